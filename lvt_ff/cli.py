@@ -1,0 +1,39 @@
+"""The command `lvt-ff`: names of commands, no logic."""
+
+import importlib
+import sys
+
+from lvt_ff._version import __version__
+
+__all__ = ["COMMANDS", "main"]
+
+# Command: (module, function, parameters without a flag, what it does).
+COMMANDS: dict[str, tuple[str, str, tuple[str, ...], str]] = {
+    "models": ("lvt_ff.benchmark", "models", (), "list the variants with their size and cost"),
+    "finetune": ("lvt_ff.finetune", "finetune", (), "train on your own videos"),
+    "evaluate": ("lvt_ff.evaluate", "evaluate", (), "accuracy on labelled videos"),
+    "predict": ("lvt_ff.predict", "predict", ("videos",), "classify video files"),
+    "demo": ("lvt_ff.demo", "demo", (), "the whole way on made-up videos, in minutes"),
+}
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run `lvt-ff COMMAND …`; returns the exit status."""
+    args = sys.argv[1:] if args is None else args
+    if args[:1] == ["--version"]:
+        print(f"lvt-ff {__version__}")
+        return 0
+    if not args or args[0] in ("-h", "--help"):
+        print("usage: lvt-ff COMMAND [options]; every command has --help\n")
+        for name, (*_, summary) in COMMANDS.items():
+            print(f"  {name:<10} {summary}")
+        return 0 if args else 2
+    if args[0] not in COMMANDS:
+        known = ", ".join(COMMANDS)
+        print(f"lvt-ff: error: unknown command {args[0]!r}; choose one of {known}", file=sys.stderr)
+        return 2
+    from lvt_ff.console import run
+
+    module, function, positional, _ = COMMANDS[args[0]]
+    command = getattr(importlib.import_module(module), function)
+    return run(command, f"lvt-ff {args[0]}", args[1:], positional)

@@ -1,0 +1,100 @@
+"""A typed function as a command: flags and help from its signature, errors in one line."""
+
+import difflib
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+from jsonargparse import ArgumentParser
+from transformers.utils.logging import disable_progress_bar
+
+from lvt_ff.data import VideoReadError
+
+__all__ = ["Failure", "UsageError", "command_parser", "execute", "run", "suggest", "usage"]
+
+
+class Failure(RuntimeError):
+    """A run that cannot go on, for a reason its message tells. Exit status 1."""
+
+
+class UsageError(ValueError):
+    """What the user asked for cannot be done as asked; the message says what to do. Exit status
+    2."""
+
+
+@contextmanager
+def usage() -> Iterator[None]:
+    """Within this block a ValueError means wrong usage: files, names and sizes are being
+    checked."""
+    try:
+        yield
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+class _OneLineParser(ArgumentParser):
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        line = " ".join(str(message).split())
+        print(f"{self.prog}: error: {line} (see {self.prog} --help)", file=sys.stderr)
+        raise SystemExit(2)
+
+
+def command_parser(function: Callable, prog: str, positional: Sequence[str] = ()) -> ArgumentParser:
+    """A parser whose options are a function's parameters.
+
+    Args:
+        function: typed, with a Google-style docstring.
+        prog: what the user types.
+        positional: parameters given without a flag; one annotated as a list takes several values.
+    """
+    parser = _OneLineParser(prog=prog, description=(function.__doc__ or "").split("\n\n")[0])
+    parser.add_argument("--config", action="config", help="YAML file with any of these options.")
+    skip = set(positional)
+    for name in positional:
+        parser.add_argument(name, nargs="+", type=str, help="One or more, by path.")
+    parser.add_function_arguments(function, as_group=False, skip=skip)
+    for action in parser._actions:
+        if getattr(action, "_typehint", None) is bool:  # `--resume` alone means true
+            action.nargs, action.const = "?", "true"
+    return parser
+
+
+def run(
+    function: Callable, prog: str, args: Sequence[str] | None = None, positional: Sequence[str] = ()
+) -> int:
+    """Parse a command line (None takes the process's) and run the command; returns the exit
+    status."""
+    options = command_parser(function, prog, positional).parse_args(args).as_dict()
+    options.pop("config", None)
+    disable_progress_bar()  # transformers' bars for loading weights; commands have their own
+    return execute(function, options, prog)
+
+
+def execute(function: Callable, options: dict[str, Any], prog: str) -> int:
+    """Run a command: 0 where it is done, 1 where it failed, 2 where it was asked wrongly."""
+    try:
+        function(**options)
+    except KeyboardInterrupt:
+        print(f"{prog}: interrupted", file=sys.stderr)
+        return 1
+    except UsageError as error:
+        print(f"{prog}: error: {_one_line(error)}", file=sys.stderr)
+        return 2
+    except (Failure, OSError, VideoReadError) as error:  # anything else is a bug: let it show where
+        print(f"{prog}: failed: {_one_line(error)}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _one_line(error: Exception) -> str:
+    text = str(error)
+    if "Original Traceback" in text:  # a data loader's worker puts its traceback into the message
+        text = text.strip().splitlines()[-1]
+    return " ".join(text.split()) or type(error).__name__
+
+
+def suggest(name: str, known: Sequence[str]) -> str:
+    """The known names, the most similar first where one is similar."""
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {close[0]!r}? Known: {', '.join(known)}" if close else ", ".join(known)

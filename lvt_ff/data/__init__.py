@@ -1,0 +1,29 @@
+"""Videos to clips; nothing here knows of models, and no decoder is imported before it is used."""
+
+from lvt_ff.data.dataset import (
+    EvalDataset,
+    TrainDataset,
+    VideoList,
+    collate,
+    load_video_list,
+    read_views,
+)
+from lvt_ff.data.reader import DECODER_CHOICES, VideoReadError, read_clip
+from lvt_ff.data.sampling import SAMPLINGS, sample_indices
+from lvt_ff.data.transforms import EvalTransform, TrainTransform
+
+__all__ = [
+    "DECODER_CHOICES",
+    "SAMPLINGS",
+    "EvalDataset",
+    "EvalTransform",
+    "TrainDataset",
+    "TrainTransform",
+    "VideoList",
+    "VideoReadError",
+    "collate",
+    "load_video_list",
+    "read_clip",
+    "read_views",
+    "sample_indices",
+]

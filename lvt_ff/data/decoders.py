@@ -1,0 +1,107 @@
+"""Video backends: each decodes the frames a caller chooses, in presentation order, upright, RGB
+uint8.
+
+Every decoder opens the file itself, with one thread, and closes it. No backend is imported before
+it is used.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+__all__ = ["DECODERS", "Choose"]
+
+# Chosen frame numbers for the total number of frames.
+Choose = Callable[[int], Sequence[int]]
+
+_ISO_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
+
+
+class DecordDecoder:
+    """decord: seeks, so that a few frames of a long file are cheap."""
+
+    @staticmethod
+    def refuses(path: str) -> str | None:
+        """Why this backend must not read a file, or None.
+
+        decord 0.6.0 returns other frames than asked in AVI and MPEG streams with B-frames: without
+        presentation times in the container it seeks by decoding order (tests/test_reader.py shows
+        it).
+        """
+        with open(path, "rb") as file:
+            start = file.read(12)
+        if start[4:8] in _ISO_BOXES or start[:4] == b"\x1aE\xdf\xa3" or start[:3] == b"FLV":
+            return None
+        return "it is only used for MP4, Matroska/WebM and FLV, where its frame numbers are right"
+
+    @staticmethod
+    def decode(path: str, choose: Choose) -> np.ndarray:
+        """Chosen frames (T, H, W, 3)."""
+        from decord import VideoReader  # after torch: the other order freezes DataLoader workers
+
+        reader = VideoReader(path, num_threads=1)
+        return reader.get_batch(list(choose(len(reader)))).asnumpy()
+
+
+class PyAVDecoder:
+    """PyAV: decodes from the first frame on, which is right for every container."""
+
+    @staticmethod
+    def refuses(path: str) -> str | None:
+        """Never."""
+        return None
+
+    @staticmethod
+    def decode(path: str, choose: Choose) -> np.ndarray:
+        """Chosen frames (T, H, W, 3)."""
+        import av
+
+        def video_stream(container):
+            stream = container.streams.best("video")
+            if stream is None:
+                raise ValueError("the file has no video stream")
+            stream.codec_context.thread_count = 1
+            return stream
+
+        with av.open(path) as container:
+            stream = video_stream(container)
+            total = sum(1 for packet in container.demux(stream) if packet.size)
+        while True:
+            indices = [int(index) for index in choose(total)]
+            wanted, frames, count = set(indices), {}, 0
+            with av.open(path) as container:
+                for frame in container.decode(video_stream(container)):
+                    if count in wanted:
+                        turns = round(frame.rotation / 90) % 4
+                        frames[count] = np.rot90(frame.to_ndarray(format="rgb24"), turns)
+                    count += 1
+                    if len(frames) == len(wanted):
+                        return np.stack([frames[index] for index in indices])
+            if count == 0:
+                raise ValueError("the video stream has no frame")
+            if count >= total:
+                raise IndexError(f"frames {sorted(wanted - set(frames))} of {count} were asked for")
+            total = count  # some packets hold no frame: choose again among those that there are
+
+
+class TorchCodecDecoder:
+    """torchcodec, where it is installed and finds FFmpeg's libraries."""
+
+    @staticmethod
+    def refuses(path: str) -> str | None:
+        """Never."""
+        return None
+
+    @staticmethod
+    def decode(path: str, choose: Choose) -> np.ndarray:
+        """Chosen frames (T, H, W, 3)."""
+        from torchcodec.decoders import VideoDecoder
+
+        decoder = VideoDecoder(
+            path, dimension_order="NHWC", num_ffmpeg_threads=1, seek_mode="exact"
+        )
+        indices = [int(index) for index in choose(len(decoder))]
+        return decoder.get_frames_at(indices).data.numpy()
+
+
+DECODERS = {"decord": DecordDecoder, "pyav": PyAVDecoder, "torchcodec": TorchCodecDecoder}

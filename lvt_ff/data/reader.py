@@ -1,0 +1,96 @@
+"""From a video file to the frames asked for, whichever backend can give them."""
+
+import os
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from lvt_ff.data.decoders import DECODERS, Choose
+
+__all__ = ["DECODER_CHOICES", "VideoReadError", "read_clip"]
+
+DECODER_CHOICES = ("auto", *DECODERS)
+
+
+class VideoReadError(RuntimeError):
+    """A file that no backend could read; the message names it, each backend's reason, and what was
+    tried."""
+
+
+def read_clip(
+    path: str | os.PathLike,
+    indices: Sequence[int] | Choose,
+    decoder: str = "auto",
+    timeout_s: float = 60.0,
+) -> np.ndarray:
+    """Read frames of a video file.
+
+    Args:
+        path: a video file.
+        indices: frame numbers in presentation order, repeats allowed, or a function that chooses
+            them for the total number of frames.
+        decoder: "auto" tries decord, PyAV and torchcodec in this order, leaving out what is not
+            installed or known to return other frames for the container; a name forces one.
+        timeout_s: time for each backend. A decoder that hangs is abandoned with its thread.
+
+    Returns:
+        (T, H, W, 3) uint8 RGB, upright.
+
+    Raises:
+        VideoReadError: the file is missing, empty, damaged, not a video or too short, or no backend
+            is installed.
+        ValueError: unknown decoder name.
+    """
+    if decoder not in DECODER_CHOICES:
+        raise ValueError(f"decoder must be one of {list(DECODER_CHOICES)}, got {decoder!r}.")
+    path = os.fspath(path)
+    problem = _problem_of_file(path)
+    if problem:
+        raise VideoReadError(f"Cannot read video {path!r}: {problem}.")
+    choose = indices if callable(indices) else lambda total: indices
+    reasons = []
+    for name in DECODERS if decoder == "auto" else (decoder,):
+        reason = DECODERS[name].refuses(path)
+        if reason is None:
+            frames, reason = _decode(name, path, choose, timeout_s)
+            if frames is not None:
+                return frames
+        reasons.append(f"{name}: {reason}")
+    raise VideoReadError(f"Cannot read video {path!r}. Tried {'; '.join(reasons)}.")
+
+
+def _problem_of_file(path: str) -> str | None:
+    file = Path(path)
+    if not file.exists():
+        return "the file does not exist"
+    if not file.is_file():
+        return "it is not a file"
+    return None if file.stat().st_size else "the file is empty"
+
+
+def _decode(
+    name: str, path: str, choose: Choose, timeout_s: float
+) -> tuple[np.ndarray | None, str]:
+    result: list = []
+
+    def work() -> None:
+        try:
+            result.append((DECODERS[name].decode(path, choose), ""))
+        except ImportError as error:
+            result.append((None, f"not installed ({_first_line(error)})"))
+        except (
+            Exception
+        ) as error:  # backends raise classes of their own, some not even RuntimeError
+            result.append((None, _first_line(error)))
+
+    thread = threading.Thread(target=work, name=f"{name}-decoder", daemon=True)
+    thread.start()
+    thread.join(timeout_s)
+    return result[0] if result else (None, f"no answer within {timeout_s:g} s")
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:200] if lines else 'no message'}"

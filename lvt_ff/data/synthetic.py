@@ -1,0 +1,129 @@
+"""Small made-up videos whose class only the order of their frames tells.
+
+Every clip shows one arrow whose place, size, brightness and direction each take the same set of
+values. In the clip's class one of the four rises or falls steadily; the other three take their
+values in random order. So single frames, and frames in shuffled order, have the same distribution
+in all eight classes.
+"""
+
+import os
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from lvt_ff.files import whole_folder
+
+__all__ = ["TIME_CLASSES", "draw_clip", "write_dataset", "write_video"]
+
+# Which quantity rises (even number) or falls (odd number).
+TIME_CLASSES = (
+    "moves right",
+    "moves left",
+    "grows",
+    "shrinks",
+    "fades in",
+    "fades out",
+    "turns clockwise",
+    "turns anticlockwise",
+)
+_NUM_FRAMES, _SIDE = 16, 64
+
+
+def draw_clip(label: int, rng: np.random.Generator) -> np.ndarray:
+    """Frames (16, 64, 64, 3) uint8 of one clip of class `TIME_CLASSES[label]`."""
+    quantity, falling = divmod(label, 2)
+    ramp = np.linspace(0, 1, _NUM_FRAMES, dtype=np.float32)
+    place, size, brightness, direction = (
+        (ramp[::-1] if falling else ramp) if number == quantity else rng.permutation(ramp)
+        for number in range(4)
+    )
+
+    def per_frame(values: np.ndarray) -> np.ndarray:
+        return np.asarray(values, dtype=np.float32)[:, None, None]
+
+    axis = np.arange(_SIDE, dtype=np.float32)
+    dx = axis[None, None, :] - per_frame(14 + 36 * place)
+    dy = axis[None, :, None] - np.float32(rng.uniform(22, 42))
+    angle = per_frame(rng.uniform(-0.3, 0.3) + 1.4 * np.pi * (direction - 0.5))
+    along = dx * np.cos(angle) + dy * np.sin(angle)
+    across = dy * np.cos(angle) - dx * np.sin(angle)
+    length = per_frame(6 + 10 * size)
+    inside = np.minimum(along + length, 0.3 * (length - along) - np.abs(across))
+    cover = np.clip(inside + 0.5, 0, 1) * per_frame(0.15 + 0.85 * brightness)
+    color = rng.uniform(128, 255, 3).astype(np.float32)
+    ground = rng.uniform(0, 64, 3).astype(np.float32)
+    frames = ground + cover[..., None] * (color - ground)
+    frames += 5 * rng.standard_normal(frames.shape, dtype=np.float32)
+    return np.clip(frames, 0, 255).astype(np.uint8)
+
+
+def write_video(
+    path: str | os.PathLike,
+    frames: np.ndarray,
+    *,
+    fps: int = 16,
+    codec: str = "libx264",
+    options: dict[str, str] | None = None,
+    times_ms: list[int] | None = None,
+) -> None:
+    """Encode frames with PyAV; the container follows from the file's name.
+
+    Args:
+        path: file to write.
+        frames: (T, H, W, 3) uint8, even height and width.
+        fps: frames per second.
+        codec: name of an FFmpeg encoder.
+        options: of the encoder.
+        times_ms: presentation time of each frame, for a variable frame rate; None spaces them
+            evenly.
+    """
+    from fractions import Fraction
+
+    import av
+
+    with av.open(os.fspath(path), "w") as container:
+        stream = container.add_stream(codec, rate=fps, options=options or {})
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+        stream.codec_context.thread_count = 1
+        if times_ms is not None:
+            stream.codec_context.time_base = Fraction(1, 1000)
+        for index, pixels in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            if times_ms is not None:
+                frame.pts, frame.time_base = times_ms[index], Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+def _write_clip(task: tuple[str, int, int, int]) -> None:
+    path, label, seed, index = task
+    frames = draw_clip(label, np.random.default_rng((seed, index)))
+    write_video(path, frames, options={"crf": "18", "preset": "ultrafast", "g": "16"})
+
+
+def write_dataset(
+    folder: str | os.PathLike, num_clips: int, seed: int, num_workers: int = 2
+) -> None:
+    """Write clips as `folder/CLASS/NUMBER.mp4`, the classes in turn; the folder appears when
+    complete.
+
+    Args:
+        folder: to be made.
+        num_clips: of all classes together.
+        seed: of the clips; different seeds share no clip.
+        num_workers: processes.
+    """
+    with whole_folder(Path(folder)) as new:
+        tasks = []
+        for index in range(num_clips):
+            label = index % len(TIME_CLASSES)
+            place = new / TIME_CLASSES[label]
+            place.mkdir(exist_ok=True)
+            tasks.append((str(place / f"{index:05d}.mp4"), label, seed, index))
+        with ProcessPoolExecutor(num_workers) as pool:
+            done = pool.map(_write_clip, tasks, chunksize=32)
+            for _ in tqdm(done, total=num_clips, desc="writing videos", unit="video", leave=False):
+                pass

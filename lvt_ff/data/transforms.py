@@ -1,0 +1,117 @@
+"""Frames to normalised clips: the one preprocessing of training, evaluation, prediction and the
+processor.
+
+Every draw is made once for all frames of a clip, from the generator that the caller passes.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional as F
+
+__all__ = [
+    "EvalTransform",
+    "TrainTransform",
+    "crop_clip",
+    "frames_to_clip",
+    "normalize_clip",
+    "resize_to_cover",
+]
+
+
+def frames_to_clip(frames: np.ndarray) -> Tensor:
+    """(T, H, W, C) uint8 frames to a (T, C, H, W) uint8 tensor."""
+    return torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)
+
+
+def resize_to_cover(clip: Tensor, size: tuple[int, int], interpolation: str) -> Tensor:
+    """Resize (T, C, H, W), keeping its shape, to the smallest frames that cover (height, width)."""
+    height, width = clip.shape[-2:]
+    scale = max(size[0] / height, size[1] / width)
+    new_size = [max(round(height * scale), size[0]), max(round(width * scale), size[1])]
+    return F.resize(clip, new_size, InterpolationMode(interpolation), antialias=True)
+
+
+def crop_clip(clip: Tensor, size: tuple[int, int], position: tuple[float, float]) -> Tensor:
+    """Cut (T, C, height, width) out of a clip; `position` is 0 to 1 from top left to bottom
+    right."""
+    top, left = (
+        round(max(side - wanted, 0) * place)
+        for side, wanted, place in zip(clip.shape[-2:], size, position, strict=True)
+    )
+    return F.crop(clip, top, left, *size)
+
+
+def normalize_clip(
+    clip: Tensor, mean: Sequence[float], std: Sequence[float], rescale_factor: float = 1 / 255
+) -> Tensor:
+    """Pixels to float32 with `(pixel * rescale_factor - mean) / std` per channel."""
+    return F.normalize(clip.float() * rescale_factor, list(mean), list(std))
+
+
+class EvalTransform:
+    """Resize, crop and normalise one clip without chance.
+
+    Args:
+        crop_size: pixels (H, W) of the result.
+        resize_to: pixels (H, W) that the resized frame covers before it is cropped.
+        mean, std: per channel, for pixels between 0 and 1.
+        interpolation: "bilinear" or "bicubic".
+    """
+
+    def __init__(
+        self,
+        crop_size: tuple[int, int],
+        resize_to: tuple[int, int],
+        mean: Sequence[float],
+        std: Sequence[float],
+        interpolation: str,
+    ):
+        self.crop_size, self.resize_to = tuple(crop_size), tuple(resize_to)
+        self.mean, self.std = tuple(mean), tuple(std)
+        self.interpolation = interpolation
+
+    def crops(self, frames: np.ndarray, num_crops: int) -> list[Tensor]:
+        """Crops spread along the longer side: the centre for 1, else both ends and evenly
+        between."""
+        clip = resize_to_cover(frames_to_clip(frames), self.resize_to, self.interpolation)
+        places = [0.5] if num_crops == 1 else [i / (num_crops - 1) for i in range(num_crops)]
+        wide = clip.shape[-1] * self.crop_size[0] >= clip.shape[-2] * self.crop_size[1]
+        positions = [(0.5, place) if wide else (place, 0.5) for place in places]
+        return [
+            normalize_clip(crop_clip(clip, self.crop_size, position), self.mean, self.std)
+            for position in positions
+        ]
+
+    def __call__(self, frames: np.ndarray) -> Tensor:
+        """Frames (T, H, W, C) uint8 to the centre crop (T, C, H, W) float32."""
+        return self.crops(frames, 1)[0]
+
+
+class TrainTransform:
+    """Scale jitter, a random crop and a random flip, the same for all frames of a clip.
+
+    Args:
+        like: the evaluation transform whose crop size, statistics and interpolation to use.
+        scale_jitter: the frame is resized to cover the crop times a factor between these two; the
+            authors' 256 to 320 pixels for a crop of 224 are 1.143 to 1.429.
+        hflip: probability of a horizontal flip; 0 where left and right are classes (SSv2).
+    """
+
+    def __init__(self, like: EvalTransform, scale_jitter: tuple[float, float], hflip: float):
+        self.like = like
+        self.scale_jitter = scale_jitter
+        self.hflip = hflip
+
+    def __call__(self, frames: np.ndarray, rng: np.random.Generator) -> Tensor:
+        """Frames (T, H, W, C) uint8 to a clip (T, C, H, W) float32, with draws from `rng`."""
+        like, factor = self.like, rng.uniform(*self.scale_jitter)
+        size = tuple(round(side * factor) for side in like.crop_size)
+        clip = resize_to_cover(frames_to_clip(frames), size, like.interpolation)
+        clip = crop_clip(clip, like.crop_size, (rng.uniform(), rng.uniform()))
+        if rng.uniform() < self.hflip:
+            clip = F.horizontal_flip(clip)
+        return normalize_clip(clip, like.mean, like.std)

@@ -1,0 +1,167 @@
+"""The transformers configuration: the core constructor's keywords, under the same names.
+
+One `config.json` serves both libraries: timm's keys are derived from the fields when it is written.
+"""
+
+import json
+from typing import Any
+
+from huggingface_hub.dataclasses import strict
+from timm.models import get_pretrained_cfg
+from transformers import PreTrainedConfig, TimmWrapperConfig
+
+from lvt_ff.variants import VARIANTS
+
+__all__ = ["LVTFFConfig", "TimmFolderConfig"]
+
+_TIMM_KEYS = (
+    "architecture",
+    "num_classes",
+    "num_features",
+    "model_args",
+    "pretrained_cfg",
+    "label_names",
+)
+
+
+def _from_timm(config_dict: dict[str, Any]) -> dict[str, Any]:
+    """The fields behind a `config.json` of either library; timm's derived keys are left out."""
+    fields = {key: value for key, value in config_dict.items() if key not in _TIMM_KEYS}
+    if fields.get("model_type") == LVTFFConfig.model_type:
+        return fields
+    args = dict(config_dict.get("model_args", {}), num_classes=config_dict.get("num_classes", 0))
+    names = config_dict.get("label_names")
+    num_labels = args.pop("num_classes")
+    if not names and num_labels:
+        names = [f"LABEL_{index}" for index in range(num_labels)]
+    if names:
+        pairs = names.items() if isinstance(names, dict) else enumerate(names)
+        fields["id2label"] = {int(index): name for index, name in pairs}
+    return {**fields, **VARIANTS[config_dict["architecture"]], **args, "model_type": "lvt_ff"}
+
+
+@strict
+class LVTFFConfig(PreTrainedConfig):
+    """Configuration of `LVTFFModel` and `LVTFFForVideoClassification`.
+
+    The fields are the keywords of `lvt_ff.model.LinearVideoTransformer`, documented there;
+    `num_labels`, `id2label` and `label2id` take the place of `num_classes`. Defaults are those of
+    `lvt_ff_default`.
+    """
+
+    model_type = "lvt_ff"
+    attribute_map = {
+        "hidden_size": "embed_dim",
+        "num_hidden_layers": "depth",
+        "num_attention_heads": "num_heads",
+        "image_size": "img_size",
+        "num_channels": "in_chans",
+    }
+
+    num_frames: int = 16
+    img_size: int | list[int] | tuple[int, int] = 224
+    in_chans: int = 3
+    patch_size: int = 16
+    patch_stride: int = 14
+    patch_padding: int = 8
+    patch_norm: bool = False
+    pos_embed: bool = True
+    embed_dim: int = 512
+    depth: int = 12
+    num_heads: int = 8
+    mlp_ratio: float | int = 4.0
+    mlp_dwconv: bool = True
+    attn_kernel: str = "relu"
+    attn_pattern: str = "factorized"
+    fixation: str = "qkv"
+    fixation_shared: bool = True
+    spatial_shift: int = 1
+    temporal_shift_div: int = 4
+    global_pool: str = "avg"
+    head_hidden: int = 768
+    drop_rate: float | int = 0.5
+    attn_drop_rate: float | int = 0.0
+    drop_path_rate: float | int = 0.0
+
+    @classmethod
+    def from_variant(cls, name: str, **kwargs: Any) -> "LVTFFConfig":
+        """The configuration of a named variant.
+
+        Args:
+            name: a key of `lvt_ff.VARIANTS`, such as "lvt_ff_s".
+            **kwargs: fields to set differently, `num_labels` and `id2label` among them.
+
+        Raises:
+            ValueError: no variant of that name.
+        """
+        if name not in VARIANTS:
+            raise ValueError(f"Unknown variant {name!r}: choose one of {list(VARIANTS)}.")
+        return cls(**{**VARIANTS[name], **kwargs})
+
+    @property
+    def architecture(self) -> str:
+        """timm's name of the variant with these sizes; clip size counts only between equals."""
+        clip_size = ("num_frames", "img_size")
+
+        def matches(name: str) -> tuple[bool, int]:
+            sizes = VARIANTS[name]
+            backbone = all(getattr(self, k) == v for k, v in sizes.items() if k not in clip_size)
+            return backbone, sum(getattr(self, key) == sizes[key] for key in clip_size)
+
+        return max(VARIANTS, key=matches)
+
+    def core_kwargs(self) -> dict[str, Any]:
+        """Keywords of `LinearVideoTransformer`, without `num_classes`."""
+        fields = {name: getattr(self, name) for name in LVTFFConfig.__annotations__}
+        if not isinstance(self.img_size, int):
+            fields["img_size"] = tuple(self.img_size)
+        return fields
+
+    def timm_keys(self) -> dict[str, Any]:
+        """What timm reads from `config.json`."""
+        num_classes = 0 if self.architectures == ["LVTFFModel"] else self.num_labels
+        height, width = (self.img_size,) * 2 if isinstance(self.img_size, int) else self.img_size
+        pretrained_cfg = get_pretrained_cfg(self.architecture).to_dict()
+        pretrained_cfg.update(num_classes=num_classes, input_size=[self.in_chans, height, width])
+        for key in ("architecture", "url", "hf_hub_id", "file", "state_dict"):
+            pretrained_cfg.pop(key, None)
+        return dict(
+            architecture=self.architecture,
+            num_classes=num_classes,
+            num_features=self.embed_dim,
+            label_names=[self.id2label[index] for index in range(num_classes)],
+            model_args=self.core_kwargs(),
+            pretrained_cfg=pretrained_cfg,
+        )
+
+    def to_json_string(self, use_diff: bool = True) -> str:
+        """JSON of the fields and of timm's derived keys."""
+        fields = json.loads(super().to_json_string(use_diff=use_diff))
+        return json.dumps(fields | self.timm_keys(), indent=2, sort_keys=True) + "\n"
+
+    @classmethod
+    def get_config_dict(cls, pretrained_model_name_or_path, **kwargs) -> tuple[dict, dict]:
+        """The fields of a folder or repository, whichever library wrote it."""
+        config_dict, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        return _from_timm(config_dict) if "architecture" in config_dict else config_dict, kwargs
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> "LVTFFConfig":
+        """The configuration of a `config.json` of either library."""
+        if "architecture" in config_dict:
+            config_dict = _from_timm(config_dict)
+        return super().from_dict(config_dict, **kwargs)
+
+
+class TimmFolderConfig(TimmWrapperConfig):
+    """What transformers' Auto classes read a folder written by timm with.
+
+    transformers gives every such folder the model type "timm_wrapper"; ours are told from the rest
+    by timm's `architecture`. Any other architecture gets transformers' own class, untouched.
+    """
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> PreTrainedConfig:
+        """`LVTFFConfig` for our architectures, `TimmWrapperConfig` for the rest."""
+        ours = config_dict.get("architecture") in VARIANTS
+        return (LVTFFConfig if ours else TimmWrapperConfig).from_dict(config_dict, **kwargs)

@@ -1,0 +1,25 @@
+"""The interface of an attention kernel: two steps, because feature fixation acts between them."""
+
+from torch import Tensor, nn
+
+__all__ = ["Kernel"]
+
+
+class Kernel(nn.Module):
+    """Maps queries and keys to features, then aggregates values with them.
+
+    Args:
+        head_dim: channels of one head, E.
+    """
+
+    def __init__(self, head_dim: int):
+        super().__init__()
+        self.head_dim = head_dim
+
+    def feature_map(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        """(S, A, L, E) queries and keys to (S, A, L, F) features."""
+        raise NotImplementedError
+
+    def aggregate(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Features (S, A, L, F) and values (S, A, L, E) to outputs (S, A, L, E)."""
+        raise NotImplementedError

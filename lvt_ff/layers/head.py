@@ -1,0 +1,52 @@
+"""From normed tokens to class scores.
+
+Source: arXiv 2210.08164, Sec. 5.1, and the authors' code.
+"""
+
+from torch import Tensor, nn
+
+__all__ = ["POOLS", "VideoHead"]
+
+POOLS = {
+    "avg": lambda tokens: tokens.mean(dim=2).mean(dim=1),
+    "max": lambda tokens: tokens.amax(dim=(1, 2)),
+    "": lambda tokens: tokens,
+}
+
+
+class VideoHead(nn.Module):
+    """Dropout, pooling over tokens and frames, LayerNorm, hidden layer, Dropout, classifier.
+
+    Args:
+        embed_dim: channels of a token.
+        hidden: features of the hidden layer; 0 leaves it out.
+        num_classes: scores; 0 leaves the classifier out.
+        global_pool: name in `POOLS`; "" scores every token.
+        drop_rate: of both dropouts.
+    """
+
+    def __init__(
+        self, embed_dim: int, hidden: int, num_classes: int, global_pool: str, drop_rate: float
+    ):
+        super().__init__()
+        self.token_drop = nn.Dropout(drop_rate)
+        self.norm = nn.LayerNorm(embed_dim, eps=1e-5)
+        self.pre_logits = nn.Linear(embed_dim, hidden) if hidden else nn.Identity()
+        self.act = nn.GELU() if hidden else nn.Identity()
+        self.drop = nn.Dropout(drop_rate)
+        self.num_features = hidden or embed_dim
+        self.reset(num_classes, global_pool)
+
+    def reset(self, num_classes: int, global_pool: str | None = None) -> None:
+        """New classifier for `num_classes`; a pooling other than None replaces the present one."""
+        if global_pool is not None:
+            if global_pool not in POOLS:
+                raise ValueError(f"global_pool must be one of {list(POOLS)}, got {global_pool!r}.")
+            self.global_pool = global_pool
+        self.fc = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
+
+    def forward(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """(B, T, N, D) to (B, K), or to the features before the classifier."""
+        x = self.norm(POOLS[self.global_pool](self.token_drop(x)))
+        x = self.drop(self.act(self.pre_logits(x)))
+        return x if pre_logits else self.fc(x)

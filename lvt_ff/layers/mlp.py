@@ -1,0 +1,46 @@
+"""The MLP of a block, with a depthwise convolution that tells tokens their place."""
+
+from torch import Tensor, nn
+
+__all__ = ["DepthwiseConv", "VideoMlp"]
+
+
+class DepthwiseConv(nn.Conv2d):
+    """3×3 depthwise convolution over the token grid of every frame.
+
+    Args:
+        dim: channels.
+        grid: token grid (h, w).
+    """
+
+    def __init__(self, dim: int, grid: tuple[int, int]):
+        super().__init__(dim, dim, kernel_size=3, padding=1, groups=dim)
+        self.grid = grid
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, N, C) to (B, T, N, C)."""
+        num_frames = x.shape[1]
+        frames = x.flatten(0, 1).transpose(1, 2).unflatten(2, self.grid)  # (B·T, C, h, w)
+        return super().forward(frames).flatten(2).transpose(1, 2).unflatten(0, (-1, num_frames))
+
+
+class VideoMlp(nn.Module):
+    """Linear, depthwise convolution, GELU, Linear.
+
+    Args:
+        dim: channels in and out.
+        hidden_dim: channels between.
+        grid: token grid (h, w).
+        dwconv: with the convolution, or without (a plain ViT's MLP).
+    """
+
+    def __init__(self, dim: int, hidden_dim: int, grid: tuple[int, int], dwconv: bool):
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden_dim)
+        self.dwconv = DepthwiseConv(hidden_dim, grid) if dwconv else nn.Identity()
+        self.act = nn.GELU()
+        self.fc2 = nn.Linear(hidden_dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, N, D) to (B, T, N, D)."""
+        return self.fc2(self.act(self.dwconv(self.fc1(x))))

@@ -1,0 +1,108 @@
+"""Neighbourhood association: channel groups of keys and values read neighbouring tokens or frames.
+
+Source: arXiv 2210.08164, Sec. 4.2; groups, offsets and borders as in the authors' code.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+__all__ = ["SPATIAL_OFFSETS", "SpatialShift", "TemporalShift", "shift_tokens"]
+
+# Offsets (dy, dx) of the token that each channel group reads, by shift size.
+_SIZE_1 = ((1, 0), (-1, 0), (0, 1), (0, -1), (-1, -1), (1, 1), (-1, 1), (1, -1))
+_KNIGHTS = ((-2, -1), (-2, 1), (-1, -2), (1, -2), (2, -1), (2, 1), (-1, 2), (1, 2))
+SPATIAL_OFFSETS: dict[int, tuple[tuple[int, int], ...]] = {
+    0: (),
+    1: _SIZE_1,
+    2: tuple((2 * dy, 2 * dx) for dy, dx in _SIZE_1) + _KNIGHTS + _SIZE_1,
+}
+# The authors' assignment order leaves zeros at the border in the first four groups, own values in
+# the rest.
+_ZERO_BORDER_GROUPS = 4
+
+
+def shift_tokens(x: Tensor, dy: int, dx: int, zero_border: bool) -> Tensor:
+    """Every token takes the value at (y + dy, x + dx).
+
+    Args:
+        x: (..., h, w, C).
+        dy, dx: offset in tokens.
+        zero_border: where that place is outside the grid: 0, or else the token's own value.
+
+    Returns:
+        (..., h, w, C).
+    """
+    h, w = x.shape[-3], x.shape[-2]
+    top, left = min(max(-dy, 0), h), min(max(-dx, 0), w)
+    bottom, right = max(min(h, h - dy), top), max(min(w, w - dx), left)
+    inside = x[..., top + dy : bottom + dy, left + dx : right + dx, :]
+    if zero_border:
+        return F.pad(inside, (0, 0, left, w - right, top, h - bottom))
+    rows = x[..., top:bottom, :, :]
+    rows = torch.cat([rows[..., :left, :], inside, rows[..., right:, :]], dim=-2)
+    return torch.cat([x[..., :top, :, :], rows, x[..., bottom:, :, :]], dim=-3)
+
+
+class SpatialShift(nn.Module):
+    """Half of the channels, in equal groups, read the neighbours of a token within its frame.
+
+    Args:
+        size: 1 for the 8 neighbours, 2 for the 24 of a 5×5 window.
+        dim: channels.
+        grid: token grid (h, w).
+
+    Raises:
+        ValueError: fewer channels than the groups need.
+    """
+
+    def __init__(self, size: int, dim: int, grid: tuple[int, int]):
+        super().__init__()
+        self.offsets = SPATIAL_OFFSETS[size]
+        self.fold = dim // (2 * len(self.offsets))
+        self.grid = grid
+        if self.fold == 0:
+            raise ValueError(
+                f"spatial_shift={size} needs embed_dim >= {2 * len(self.offsets)}, got {dim}: "
+                "use a larger embed_dim or spatial_shift=0."
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, N, D) to (B, T, N, D)."""
+        tokens = x.unflatten(2, self.grid)  # (B, T, h, w, D)
+        sizes = [self.fold] * len(self.offsets)
+        *groups, rest = tokens.split([*sizes, x.shape[-1] - sum(sizes)], dim=-1)
+        shifted = [
+            shift_tokens(group, dy, dx, zero_border=index < _ZERO_BORDER_GROUPS)
+            for index, (group, (dy, dx)) in enumerate(zip(groups, self.offsets, strict=True))
+        ]
+        return torch.cat([*shifted, rest], dim=-1).flatten(2, 3)
+
+
+class TemporalShift(nn.Module):
+    """1/div of the channels reads the next frame, as many the previous one; missing frames are
+    zero.
+
+    Args:
+        div: divisor of the channels.
+        dim: channels.
+
+    Raises:
+        ValueError: the divisor leaves no channel, or more than all.
+    """
+
+    def __init__(self, div: int, dim: int):
+        super().__init__()
+        if not 2 <= div <= dim:
+            raise ValueError(
+                f"temporal_shift_div must be 0 (off) or 2 to embed_dim ({dim}), got {div}."
+            )
+        self.fold = dim // div
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, N, D) to (B, T, N, D)."""
+        fold = self.fold
+        after, before, rest = x.split([fold, fold, x.shape[-1] - 2 * fold], dim=-1)
+        after = F.pad(after[:, 1:], (0, 0, 0, 0, 0, 1))
+        before = F.pad(before[:, :-1], (0, 0, 0, 0, 1, 0))
+        return torch.cat([after, before, rest], dim=-1)

@@ -1,0 +1,123 @@
+"""Classify video files with a model folder."""
+
+import json as json_format
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from lvt_ff.console import Failure, run, usage
+from lvt_ff.data import VideoReadError, read_views
+from lvt_ff.hub import load_folder
+
+__all__ = ["Classifier", "predict"]
+
+
+class Classifier:
+    """A loaded model folder that takes paths of videos.
+
+    Args:
+        folder: model folder.
+        device: torch device; None takes a GPU where there is one.
+        num_clips, num_crops: views per video whose probabilities are averaged.
+        decoder: see `lvt_ff.read_clip`.
+
+    Raises:
+        ValueError: not a model folder.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        device: str | None = None,
+        num_clips: int = 1,
+        num_crops: int = 1,
+        decoder: str = "auto",
+    ):
+        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        model, self.processor = load_folder(folder)
+        self.model = model.to(self.device).eval()
+        self.transform = self.processor.eval_transform()
+        self.clip_options = dict(
+            num_frames=self.processor.num_frames,
+            sampling=self.processor.sampling,
+            stride=self.processor.sampling_stride,
+            num_clips=num_clips,
+        )
+        self.num_crops = num_crops
+        self.decoder = decoder
+
+    @torch.inference_mode()
+    def __call__(self, path: str | Path, top_k: int = 5) -> list[dict]:
+        """The best classes of a video, as `[{"label": …, "score": …}, …]`; raises
+        VideoReadError."""
+        views = read_views(
+            path, self.transform, self.clip_options, self.num_crops, decoder=self.decoder
+        )
+        probabilities = self.model(views.to(self.device)).logits.double().softmax(-1).mean(0)
+        scores, classes = probabilities.topk(min(top_k, len(probabilities)))
+        names = self.model.config.id2label
+        return [
+            dict(label=names[index], score=score)
+            for index, score in zip(classes.tolist(), scores.tolist(), strict=True)
+        ]
+
+
+def predict(
+    videos: list[str],
+    model: Path,
+    top_k: int = 5,
+    clips: int = 1,
+    crops: int = 1,
+    json: bool = False,
+    decoder: Literal["auto", "decord", "pyav", "torchcodec"] = "auto",
+    device: str | None = None,
+) -> None:
+    """Print the best classes of each video.
+
+    Videos that cannot be read are named, the rest is classified, and the exit status is 1.
+
+    Args:
+        videos: Video files.
+        model: Model folder.
+        top_k: Number of classes.
+        clips: Clips in time per video; probabilities are averaged.
+        crops: Crops along the longer side per clip; probabilities are averaged.
+        json: One JSON object per video and line.
+        decoder: Video backend; auto falls back from one to the next.
+        device: Torch device; a GPU where there is one if not given.
+    """
+    with usage():
+        if min(top_k, clips, crops) < 1:
+            raise ValueError(f"top_k, clips, crops must be at least 1: {top_k}, {clips}, {crops}.")
+        classify = Classifier(model, device, clips, crops, decoder)
+    failed = 0
+    for path, result in _results(classify, videos, top_k):
+        failed += isinstance(result, str)
+        if json:
+            key = "error" if isinstance(result, str) else "predictions"
+            print(json_format.dumps({"path": path, key: result}))
+            continue
+        print(path)
+        if isinstance(result, str):
+            print(f"  {result}")
+            continue
+        for row in result:
+            print(f"  {100 * row['score']:5.1f} %  {row['label']}")
+    if failed:
+        raise Failure(f"{failed} of {len(videos)} videos could not be read")
+
+
+def _results(
+    classify: Classifier, videos: Sequence[str], top_k: int
+) -> Iterator[tuple[str, list[dict] | str]]:
+    for path in videos:
+        try:
+            yield path, classify(path, top_k)
+        except VideoReadError as error:
+            yield path, str(error)
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(predict, "lvt_ff.predict", positional=("videos",)))

@@ -1,0 +1,229 @@
+"""The loop of a fine-tuning run: steps, evaluations, checkpoints, resuming."""
+
+import sys
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.optim import Optimizer
+from tqdm import tqdm
+
+from lvt_ff.console import Failure, UsageError
+from lvt_ff.files import whole_folder
+from lvt_ff.training.batches import MicroBatches, seed_micro_batch
+from lvt_ff.training.checkpoint import load_checkpoint, save_checkpoint
+from lvt_ff.training.optim import learning_rate, set_learning_rate
+
+__all__ = ["History", "TrainingLoop"]
+
+# Options that do not change what a run computes.
+_FREE_SETTINGS = {"cpu", "max_bad_fraction", "num_workers", "output_dir", "save_steps", "tracker"}
+
+
+@dataclass
+class History:
+    """What a run has done so far, as checkpoints keep it."""
+
+    steps: list[dict] = field(default_factory=list)
+    epochs: list[dict] = field(default_factory=list)
+    best: dict | None = None
+    bad_files: dict[str, str] = field(default_factory=dict)
+
+
+class TrainingLoop:
+    """Runs optimizer steps from the first or a resumed one to the last.
+
+    Args:
+        network: classifier with an output `logits`; not yet prepared.
+        optimizer: of its parameters; not yet prepared.
+        accelerator: devices and precision.
+        batches: which videos make which step; its `first_step` is set by `resume`.
+        folder: for checkpoints.
+        settings: of the run; a resumed one must have the same.
+        peak_lr, warmup_steps: see `learning_rate`.
+        label_smoothing: of the cross entropy.
+        clip_grad: largest gradient norm, or None.
+        max_bad_files: more unreadable videos than this end the run.
+        eval_epochs, save_steps: how often to evaluate, and to save besides.
+        evaluate: gives `top1`, `top5`, … of the present weights, or None without evaluation data.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        optimizer: Optimizer,
+        accelerator: Accelerator,
+        batches: MicroBatches,
+        folder: Path,
+        settings: dict,
+        *,
+        peak_lr: float,
+        warmup_steps: int,
+        label_smoothing: float,
+        clip_grad: float | None,
+        max_bad_files: float,
+        eval_epochs: int,
+        save_steps: int | None,
+        evaluate: Callable[[], dict] | None,
+    ):
+        self.network, self.optimizer = network, optimizer
+        self.accelerator, self.batches = accelerator, batches
+        self.folder = folder
+        self.settings = dict(settings, global_batch=batches.global_batch)
+        self.peak_lr, self.warmup_steps = peak_lr, warmup_steps
+        self.criterion = nn.CrossEntropyLoss(label_smoothing=label_smoothing)
+        self.clip_grad = clip_grad
+        self.max_bad_files = max_bad_files
+        self.eval_epochs, self.save_steps = eval_epochs, save_steps
+        self.evaluate = evaluate
+        self.history = History()
+        self._scaler_state = None
+
+    def resume(self, checkpoint: Path) -> None:
+        """Take over weights, optimizer state and history; raises UsageError if settings differ."""
+        state = load_checkpoint(checkpoint, self.network, self.optimizer)
+        before, now = state["settings"], self.settings
+        changed = [k for k in now if k not in _FREE_SETTINGS and before.get(k) != now[k]]
+        if changed:
+            told = ", ".join(f"{key} was {before.get(key)!r}, is {now[key]!r}" for key in changed)
+            raise UsageError(f"Cannot resume {checkpoint}: {told}. Use the same settings.")
+        self.batches.first_step = state["step"]
+        self.history = History(**state["history"])
+        self._scaler_state = state["scaler"]
+
+    def run(self, micro_batches: Iterator[dict]) -> History:
+        """All remaining steps; `micro_batches` are this process's, in order."""
+        accelerator, batches = self.accelerator, self.batches
+        self.trained, self.optimizer = accelerator.prepare(self.network, self.optimizer)
+        if self._scaler_state is not None:
+            accelerator.scaler.load_state_dict(self._scaler_state)
+        self.trained.train()
+        with tqdm(
+            total=batches.num_steps,
+            initial=batches.first_step,
+            unit="step",
+            disable=not accelerator.is_main_process or not sys.stderr.isatty(),
+        ) as bar:
+            for step in range(batches.first_step, batches.num_steps):
+                row = self._step(step, micro_batches)
+                self.history.steps.append(row)
+                bar.update()
+                bar.set_postfix_str(_speed(row, batches.global_batch))
+                accelerator.log({key: row[key] for key in ("loss", "top1", "lr")}, step=step + 1)
+                self._after_step(step + 1)
+        return self.history
+
+    def _step(self, step: int, micro_batches: Iterator[dict]) -> dict:
+        accelerator, batches = self.accelerator, self.batches
+        lr = learning_rate(step, batches.num_steps, self.peak_lr, self.warmup_steps)
+        set_learning_rate(self.optimizer, lr)
+        start, waited, failures = time.perf_counter(), 0.0, []
+        totals = torch.zeros(3, dtype=torch.float64, device=accelerator.device)
+        for number in range(batches.accumulation):
+            asked = time.perf_counter()
+            batch = next(micro_batches)
+            waited += time.perf_counter() - asked
+            failures += [failure for item in batch["failures"] for failure in item]
+            clips = batch["clip"].to(accelerator.device, non_blocking=True)
+            labels = torch.tensor(batch["label"], device=accelerator.device)
+            place = number * batches.num_processes + batches.rank
+            seed_micro_batch(batches.seed, step, place)
+            if number + 1 < batches.accumulation:
+                with accelerator.no_sync(self.trained):
+                    totals += self._backward(clips, labels)
+            else:
+                totals += self._backward(clips, labels)
+        if self.clip_grad is not None:
+            accelerator.clip_grad_norm_(self.trained.parameters(), self.clip_grad)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        totals[2] = len(failures)
+        loss, hits, bad = (accelerator.reduce(totals, "sum") / batches.num_processes).tolist()
+        loss, top1 = loss / batches.accumulation, hits / batches.accumulation
+        if loss != loss:
+            raise Failure(f"The loss is not a number at step {step + 1}: lower --lr or use bf16.")
+        if bad:
+            self.history.bad_files.update(gather_object(failures))
+            self._check_bad_files()
+        order = zlib.crc32(batches.step_indices(step)[1].tobytes())
+        seconds = time.perf_counter() - start
+        return dict(loss=loss, top1=top1, lr=lr, order=order, time_s=seconds, wait_s=waited)
+
+    def _backward(self, clips: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        logits = self.trained(pixel_values_videos=clips).logits.float()
+        loss = self.criterion(logits, labels)
+        self.accelerator.backward(loss / self.batches.accumulation)
+        top1 = (logits.argmax(dim=1) == labels).double().mean()
+        return torch.stack([loss.detach().double(), top1, torch.zeros_like(top1)])
+
+    def _check_bad_files(self) -> None:
+        if len(self.history.bad_files) > self.max_bad_files:
+            path, reason = next(reversed(self.history.bad_files.items()))
+            raise Failure(
+                f"{len(self.history.bad_files)} training videos could not be read, more than "
+                f"--max_bad_fraction allows; the last: {path}: {reason}"
+            )
+
+    def _after_step(self, done: int) -> None:
+        epoch, rest = divmod(done, self.batches.steps_per_epoch)
+        last = done == self.batches.num_steps
+        end = rest == 0 and (epoch % self.eval_epochs == 0 or last)
+        if end:
+            self._end_epoch(epoch, done)
+        if end or (self.save_steps and done % self.save_steps == 0):
+            if self.accelerator.is_main_process:
+                self._save(done)
+            self.accelerator.wait_for_everyone()
+
+    def _end_epoch(self, epoch: int, done: int) -> None:
+        steps = self.history.steps[-self.batches.steps_per_epoch * self.eval_epochs :]
+        row = dict(epoch=epoch, step=done)
+        for key in ("loss", "top1"):
+            row[f"train_{key}"] = sum(step[key] for step in steps) / len(steps)
+        if self.evaluate is not None:
+            row |= {f"eval_{key}": value for key, value in self.evaluate().items()}
+        self.history.epochs.append(row)
+        best = self.history.best
+        if self.evaluate is None or best is None or row["eval_top1"] > best["eval_top1"]:
+            self.history.best = row
+            if self.accelerator.is_main_process:
+                with whole_folder(self.folder / "best") as new:
+                    save_file(self.network.state_dict(), new / "model.safetensors")
+        total = self.batches.num_steps // self.batches.steps_per_epoch
+        evaluated = f", evaluation top-1 {100 * row['eval_top1']:.1f} %" if self.evaluate else ""
+        time_s = sum(step["time_s"] for step in steps)
+        wait_s = sum(step["wait_s"] for step in steps)
+        totals = dict(loss=row["train_loss"], top1=row["train_top1"], time_s=time_s, wait_s=wait_s)
+        speed = _speed(totals, self.batches.global_batch * len(steps))
+        self.accelerator.print(f"epoch {epoch}/{total}: training {speed}{evaluated}")
+
+    def _save(self, done: int) -> None:
+        scaler = self.accelerator.scaler
+        state = dict(
+            settings=self.settings,
+            history=asdict(self.history),
+            scaler=scaler.state_dict() if scaler is not None else None,
+        )
+        optimizer = getattr(self.optimizer, "optimizer", self.optimizer)
+        save_checkpoint(self.folder, done, self.network, optimizer, state)
+
+    def load_best(self) -> nn.Module:
+        """The network, without what accelerate put around it, with its best weights."""
+        network = self.accelerator.unwrap_model(self.trained, keep_fp32_wrapper=False)
+        network.load_state_dict(load_file(self.folder / "best" / "model.safetensors"))
+        return network
+
+
+def _speed(row: dict, num_clips: int) -> str:
+    return (
+        f"loss {row['loss']:.3f}, top-1 {100 * row['top1']:.0f} %, "
+        f"{num_clips / row['time_s']:.1f} clips/s, "
+        f"waiting for data {100 * row['wait_s'] / row['time_s']:.0f} %"
+    )

@@ -1,0 +1,50 @@
+"""Fixtures shared by the tests: the folder of reference data, clips, small models."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+# Before the hub is imported: it reads these once.
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import lvt_ff  # noqa: E402
+
+torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder with reference outputs and real clips, where this checkout has one."""
+    folder = Path(os.environ.get("LVT_FF_SHARED", Path(__file__).parents[2] / "shared"))
+    if not (folder / "golden").is_dir():
+        pytest.skip(f"reference data not found at {folder} (set LVT_FF_SHARED)")
+    return folder
+
+
+@pytest.fixture
+def clip() -> torch.Tensor:
+    """Two normalised clips for `test_lvt_ff`, (2, 4, 3, 64, 64)."""
+    return torch.randn(2, 4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def hf_model() -> lvt_ff.LVTFFForVideoClassification:
+    """A small classifier of three named classes, with embeddings that are not zero."""
+    torch.manual_seed(0)
+    names = {0: "push", 1: "pull", 2: "lift"}
+    config = lvt_ff.LVTFFConfig.from_variant("test_lvt_ff", id2label=names)
+    model = lvt_ff.LVTFFForVideoClassification(config).eval()
+    torch.nn.init.normal_(model.model.temp_embed, std=0.1)
+    return model
+
+
+def random_frames(num_frames: int, height: int, width: int, seed: int = 0) -> np.ndarray:
+    """Smooth random frames (T, H, W, 3) uint8."""
+    rng = np.random.default_rng(seed)
+    coarse = torch.from_numpy(rng.uniform(0, 255, (num_frames, 3, 6, 8)))
+    frames = torch.nn.functional.interpolate(coarse, size=(height, width), mode="bilinear")
+    return frames.permute(0, 2, 3, 1).to(torch.uint8).numpy()
