@@ -19,14 +19,12 @@ class Failure(RuntimeError):
 
 
 class UsageError(ValueError):
-    """What the user asked for cannot be done as asked; the message says what to do. Exit status
-    2."""
+    """What was asked for cannot be done; the message says what to do. Exit status 2."""
 
 
 @contextmanager
 def usage() -> Iterator[None]:
-    """Within this block a ValueError means wrong usage: files, names and sizes are being
-    checked."""
+    """Within this block a ValueError means wrong usage: names, files and sizes are checked."""
     try:
         yield
     except ValueError as error:
@@ -63,8 +61,7 @@ def command_parser(function: Callable, prog: str, positional: Sequence[str] = ()
 def run(
     function: Callable, prog: str, args: Sequence[str] | None = None, positional: Sequence[str] = ()
 ) -> int:
-    """Parse a command line (None takes the process's) and run the command; returns the exit
-    status."""
+    """Parse a command line (None: the process's) and run it; returns the exit status."""
     options = command_parser(function, prog, positional).parse_args(args).as_dict()
     options.pop("config", None)
     disable_progress_bar()  # transformers' bars for loading weights; commands have their own

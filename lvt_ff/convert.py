@@ -20,7 +20,10 @@ _AUTHORS_RENAMES = (
 
 
 def authors_to_lvt_ff(
-    state_dict: dict[str, Tensor], temporal_shift_div: int = 4, attn_kernel: str = "relu"
+    state_dict: dict[str, Tensor],
+    temporal_shift_div: int = 4,
+    attn_kernel: str = "relu",
+    num_heads: int = 8,
 ) -> tuple[dict[str, Tensor], dict]:
     """Weights under the authors' names to ours, with the constructor keywords that fit them.
 
@@ -31,6 +34,7 @@ def authors_to_lvt_ff(
         temporal_shift_div: 4 for their SSv2 models, 8 for Kinetics and Charades, 0 for the baseline
             without shifts: the weights do not tell.
         attn_kernel: "relu" or "softmax": the weights do not tell.
+        num_heads: of a model without fixation; the gate's shape tells it otherwise.
 
     Returns:
         Our state dict and keywords for `LinearVideoTransformer`. `img_size` is not among them: the
@@ -60,8 +64,7 @@ def authors_to_lvt_ff(
         )
     embed_dim, in_chans, patch_size, _ = renamed["patch_embed.proj.weight"].shape
     gate = renamed.get("blocks.0.attn.fixation.gate.weight")
-    # Without a gate the head width is not in the weights: 64 in every published size of the paper.
-    head_dim = gate.shape[1] // 3 if gate is not None else min(64, embed_dim // 4)
+    head_dim = gate.shape[1] // 3 if gate is not None else embed_dim // num_heads
     keywords = dict(
         num_classes=renamed["head.fc.weight"].shape[0],
         num_frames=renamed["temp_embed"].shape[1],

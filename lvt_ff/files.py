@@ -25,8 +25,7 @@ def write_text(path: Path, text: str) -> None:
 
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
-    """A new folder that gets its name only when the block ends well; a former one is replaced
-    then."""
+    """A new folder that gets its name, and replaces a former one, only if the block ends well."""
     temporary = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)

@@ -115,6 +115,8 @@ def finetune(
         for name, value in counts.items():
             if value < 1:
                 raise ValueError(f"--{name} must be at least 1, got {value}.")
+        if Path(output_dir).is_file():
+            raise ValueError(f"{output_dir} is a file: give a folder with --output_dir.")
         videos = load_video_list(train_data)
         eval_videos = load_video_list(eval_data, videos.class_names) if eval_data else None
         fields = dict(num_frames=num_frames, img_size=img_size)

@@ -1,5 +1,4 @@
-"""Model folders: building a model by name or folder, and writing a finished folder for both
-libraries."""
+"""Model folders: building a model by name or folder, writing a folder for both libraries."""
 
 import json
 import os
@@ -134,9 +133,12 @@ def build_model(
         ValueError: unknown name, not a model folder, or fields that do not fit.
     """
     labels = dict(enumerate(class_names))
+    unknown = sorted(set(overrides) - set(LVTFFConfig.__annotations__))
+    if unknown:
+        known = suggest(unknown[0], sorted(LVTFFConfig.__annotations__))
+        raise ValueError(f"Unknown configuration field {unknown[0]!r}: {known}.")
     if name_or_folder in VARIANTS:
         config = LVTFFConfig.from_variant(name_or_folder, id2label=labels, **overrides)
-        config.label2id = {name: index for index, name in labels.items()}
         model = LVTFFForVideoClassification(config)
         origin = f"random weights of {name_or_folder} (no trained weights are published yet)"
         return model, _variant_processor(config), origin
@@ -171,8 +173,7 @@ def model_card(
         name: of the model.
         base: where the weights came from.
         class_names: in order.
-        results: with `protocol`, `top1`, `top5`, `num_evaluated`, `num_listed`; None where nothing
-            was evaluated.
+        results: `protocol`, `top1`, `top5`, `num_evaluated`, `num_listed`; None if not evaluated.
         settings: every option of the run.
         data: with `train`, `eval` and their counts.
     """

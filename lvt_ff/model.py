@@ -1,11 +1,8 @@
-"""The linear video transformer with feature fixation: one plain torch module that both libraries
-wrap.
+"""The linear video transformer with feature fixation, a plain module that both libraries wrap.
 
-Source: arXiv 2210.08164; defaults keep a ViT's position embedding and leave out the authors' patch
-    norm.
+Source: arXiv 2210.08164; defaults have a ViT's position embedding, not the authors' patch norm.
 """
 
-from collections.abc import Iterable
 from contextlib import nullcontext
 
 import torch
@@ -25,12 +22,16 @@ from lvt_ff.layers import (
     SpatialShift,
     VideoBlock,
     VideoHead,
+    check_choice,
+    check_clip,
+    check_positive,
+    init_embeddings,
     resample_embeddings,
-    sincos_positions,
-    sincos_times,
 )
 
 __all__ = ["LinearVideoTransformer", "init_weights"]
+
+torch.fx.wrap("check_clip")  # a leaf of tracing: it looks at sizes
 
 
 def init_weights(module: nn.Module) -> None:
@@ -51,54 +52,7 @@ def init_weights(module: nn.Module) -> None:
         nn.init.ones_(module.weight)
         nn.init.zeros_(module.bias)
     elif isinstance(module, LinearVideoTransformer):
-        _fill(module.temp_embed, sincos_times(module.num_frames, module.embed_dim)[:, None])
-        if module.pos_embed is not None:
-            _fill(module.pos_embed, sincos_positions(module.grid, module.embed_dim))
-
-
-@torch.no_grad()
-def _fill(parameter: nn.Parameter, values: Tensor) -> None:
-    # transformers marks what it has loaded; its own initialisers respect that mark too.
-    if not getattr(parameter, "_is_hf_initialized", False):
-        parameter.copy_(values)
-
-
-@torch.fx.wrap
-def _check_clip(x: Tensor, num_frames: int, in_chans: int, img_size: tuple[int, int]) -> Tensor:
-    got = tuple(x.shape)
-    want = (num_frames, in_chans, *img_size)
-    if len(got) != 5:
-        raise ValueError(
-            f"Expected a clip batch (B, T, C, H, W) = (B, {', '.join(map(str, want))}), "
-            f"got {len(got)} dimensions {got}: stack frames in dimension 1; one image is T = 1."
-        )
-    if got[1:] == want:
-        if not x.is_floating_point():
-            raise ValueError(
-                f"Expected normalised floating-point pixels, got {x.dtype}: use the video "
-                "processor or lvt_ff.data.EvalTransform."
-            )
-        return x
-    if got[2] != in_chans and got[1] == in_chans:
-        raise ValueError(
-            f"Expected (B, T, C, H, W) with {in_chans} channels in dimension 2, got {got}, "
-            "which looks like (B, C, T, H, W): use clip.transpose(1, 2)."
-        )
-    if got[2] != in_chans:
-        raise ValueError(
-            f"Expected {in_chans} channels in dimension 2 of (B, T, C, H, W), got {got}: "
-            f"build the model with in_chans={got[2]}."
-        )
-    raise ValueError(
-        f"Expected {num_frames} frames of {img_size[0]}×{img_size[1]} pixels, got {got[1]} of "
-        f"{got[3]}×{got[4]}: pass num_frames={got[1]}, img_size=({got[3]}, {got[4]}) to "
-        "create_model (embeddings are resampled when weights are loaded)."
-    )
-
-
-def _check_choice(name: str, value: object, choices: Iterable) -> None:
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {list(choices)}, got {value!r}.")
+        init_embeddings(module.temp_embed, module.pos_embed, module.grid)
 
 
 class LinearVideoTransformer(nn.Module):
@@ -166,18 +120,12 @@ class LinearVideoTransformer(nn.Module):
         dtype: torch.dtype | None = None,
     ):
         super().__init__()
-        _check_choice("attn_kernel", attn_kernel, KERNELS)
-        _check_choice("attn_pattern", attn_pattern, ATTN_PATTERNS)
-        _check_choice("fixation", fixation, FIXATIONS)
-        _check_choice("spatial_shift", spatial_shift, SPATIAL_OFFSETS)
-        _check_choice("global_pool", global_pool, POOLS)
-        for name, value in (("num_frames", num_frames), ("depth", depth), ("in_chans", in_chans)):
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}.")
-        if embed_dim % num_heads:
-            raise ValueError(
-                f"num_heads must divide embed_dim, got {num_heads} heads for {embed_dim} channels."
-            )
+        check_choice("attn_kernel", attn_kernel, KERNELS)
+        check_choice("attn_pattern", attn_pattern, ATTN_PATTERNS)
+        check_choice("fixation", fixation, FIXATIONS)
+        check_choice("spatial_shift", spatial_shift, SPATIAL_OFFSETS)
+        check_choice("global_pool", global_pool, POOLS)
+        check_positive(num_frames=num_frames, depth=depth, in_chans=in_chans)
         self.num_classes = num_classes
         self.num_frames = num_frames
         self.in_chans = in_chans
@@ -193,32 +141,28 @@ class LinearVideoTransformer(nn.Module):
                 tuple(to_2tuple(img_size)),
                 in_chans,
                 embed_dim,
-                patch_size,
-                patch_stride,
-                patch_padding,
-                patch_norm,
+                patch=(patch_size, patch_stride, patch_padding),
+                norm=patch_norm,
             )
             h, w = self.patch_embed.grid
             self.pos_embed = nn.Parameter(torch.empty(1, h * w, embed_dim)) if pos_embed else None
             self.temp_embed = nn.Parameter(torch.empty(1, num_frames, 1, embed_dim))
+            block_options = dict(
+                mlp_ratio=mlp_ratio,
+                mlp_dwconv=mlp_dwconv,
+                attn_pattern=attn_pattern,
+                spatial_shift=spatial_shift,
+                temporal_shift_div=temporal_shift_div,
+                attn_kernel=attn_kernel,
+                fixation=fixation,
+                fixation_shared=fixation_shared,
+                attn_drop_rate=attn_drop_rate,
+            )
+            rates = calculate_drop_path_rates(drop_path_rate, depth)
             self.blocks = nn.Sequential(
                 *(
-                    VideoBlock(
-                        embed_dim,
-                        num_heads,
-                        (h, w),
-                        mlp_ratio=mlp_ratio,
-                        mlp_dwconv=mlp_dwconv,
-                        attn_pattern=attn_pattern,
-                        spatial_shift=spatial_shift,
-                        temporal_shift_div=temporal_shift_div,
-                        drop_path_rate=block_drop_path_rate,
-                        attn_kernel=attn_kernel,
-                        fixation=fixation,
-                        fixation_shared=fixation_shared,
-                        attn_drop_rate=attn_drop_rate,
-                    )
-                    for block_drop_path_rate in calculate_drop_path_rates(drop_path_rate, depth)
+                    VideoBlock(embed_dim, num_heads, (h, w), drop_path_rate=rate, **block_options)
+                    for rate in rates
                 )
             )
             self.norm = nn.LayerNorm(embed_dim, eps=1e-6)
@@ -248,7 +192,7 @@ class LinearVideoTransformer(nn.Module):
             ValueError: another layout, frame count, size or channel count than the model was built
                 for.
         """
-        x = _check_clip(x, self.num_frames, self.in_chans, self.img_size)
+        x = check_clip(x, self.num_frames, self.in_chans, self.img_size)
         x = self.patch_embed(x)  # (B, T, N, D)
         if self.pos_embed is not None:
             x = x + self.pos_embed
@@ -289,7 +233,7 @@ class LinearVideoTransformer(nn.Module):
             intermediates_only: without the normed tokens (B, T, N, D).
         """
         output_fmt = str(getattr(output_fmt, "value", output_fmt))  # timm passes an enum
-        _check_choice("output_fmt", output_fmt, ("NCHW", "NLC"))
+        check_choice("output_fmt", output_fmt, ("NCHW", "NLC"))
         take_indices, max_index = feature_take_indices(len(self.blocks), indices)
         x = self.embed(x)
         intermediates = []
@@ -306,8 +250,7 @@ class LinearVideoTransformer(nn.Module):
     def prune_intermediate_layers(
         self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
-        """Drop the blocks behind the last of `indices`, and the norm and head if asked; returns
-        the indices."""
+        """Drop blocks behind the last of `indices`, norm and head if asked; returns `indices`."""
         take_indices, max_index = feature_take_indices(len(self.blocks), indices)
         self.blocks = self.blocks[: max_index + 1]
         if prune_norm:
@@ -339,10 +282,10 @@ class LinearVideoTransformer(nn.Module):
         resampled, changes = resample_embeddings(
             self.state_dict(), self.num_frames, self.grid, old_grid
         )
-        for name in ("temp_embed", "pos_embed"):
-            if name in resampled:
-                old = getattr(self, name)
-                setattr(self, name, nn.Parameter(resampled[name], requires_grad=old.requires_grad))
+        for name, parameter in list(self.named_parameters(recurse=False)):
+            self.register_parameter(
+                name, nn.Parameter(resampled[name], requires_grad=parameter.requires_grad)
+            )
         return changes
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:

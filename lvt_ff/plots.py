@@ -72,8 +72,7 @@ def curve_picture(path: Path, rows: Sequence[dict], epochs: Sequence[dict], titl
 def confusion_picture(
     path: Path, counts: np.ndarray, class_names: Sequence[str], title: str
 ) -> None:
-    """Confusion matrix (K, K) in percent of each true class; numbers are written up to 20
-    classes."""
+    """Confusion matrix (K, K) in percent of each true class; written out up to 20 classes."""
     share = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     size = min(4 + 0.4 * len(class_names), 30)
     figure = Figure(figsize=(size, size))

@@ -50,8 +50,7 @@ class Classifier:
 
     @torch.inference_mode()
     def __call__(self, path: str | Path, top_k: int = 5) -> list[dict]:
-        """The best classes of a video, as `[{"label": …, "score": …}, …]`; raises
-        VideoReadError."""
+        """The best classes of a video, as `[{"label": …, "score": …}, …]`."""
         views = read_views(
             path, self.transform, self.clip_options, self.num_crops, decoder=self.decoder
         )

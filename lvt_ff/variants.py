@@ -1,7 +1,6 @@
 """The model family: one row of constructor keywords per name.
 
-Source: arXiv 2210.08164, Table 7 (the paper's four); the ViT-shaped four match timm's
-    `vit_*_patch16_224`.
+Source: arXiv 2210.08164, Table 7 (the paper's four); four match timm's `vit_*_patch16_224`.
 """
 
 __all__ = ["VARIANTS"]

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 
 # Before the hub is imported: it reads these once.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -23,6 +24,13 @@ def shared() -> Path:
     if not (folder / "golden").is_dir():
         pytest.skip(f"reference data not found at {folder} (set LVT_FF_SHARED)")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def fresh_accelerator():
+    """accelerate keeps device and precision of the first run of a process."""
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture

@@ -237,8 +237,7 @@ def read_views(
     num_crops: int,
     **read_options,
 ) -> Tensor:
-    """All test views (V, T, C, H, W) of a video, clip by clip, crop by crop; the file is read
-    once."""
+    """All test views (V, T, C, H, W) of a video, by clip, then crop; it is read once."""
     num_frames, num_clips = clip_options["num_frames"], clip_options["num_clips"]
     frames = read_clip(
         path,

@@ -1,8 +1,6 @@
-"""Video backends: each decodes the frames a caller chooses, in presentation order, upright, RGB
-uint8.
+"""Video backends: each decodes chosen frames, in presentation order, upright, RGB uint8.
 
-Every decoder opens the file itself, with one thread, and closes it. No backend is imported before
-it is used.
+Every decoder opens the file itself, with one thread, and closes it; none is imported before use.
 """
 
 from collections.abc import Callable, Sequence

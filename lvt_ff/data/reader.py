@@ -15,8 +15,7 @@ DECODER_CHOICES = ("auto", *DECODERS)
 
 
 class VideoReadError(RuntimeError):
-    """A file that no backend could read; the message names it, each backend's reason, and what was
-    tried."""
+    """No backend could read a file; the message names it, what was tried, and each reason."""
 
 
 def read_clip(
@@ -73,21 +72,28 @@ def _problem_of_file(path: str) -> str | None:
 def _decode(
     name: str, path: str, choose: Choose, timeout_s: float
 ) -> tuple[np.ndarray | None, str]:
-    result: list = []
+    result, callers_errors = [], []
+
+    def choose_noting_errors(total: int) -> Sequence[int]:
+        try:
+            return choose(total)
+        except Exception as error:
+            callers_errors.append(error)
+            raise
 
     def work() -> None:
         try:
-            result.append((DECODERS[name].decode(path, choose), ""))
+            result.append((DECODERS[name].decode(path, choose_noting_errors), ""))
         except ImportError as error:
             result.append((None, f"not installed ({_first_line(error)})"))
-        except (
-            Exception
-        ) as error:  # backends raise classes of their own, some not even RuntimeError
+        except Exception as error:  # backends raise classes of their own, some not RuntimeError
             result.append((None, _first_line(error)))
 
     thread = threading.Thread(target=work, name=f"{name}-decoder", daemon=True)
     thread.start()
     thread.join(timeout_s)
+    if callers_errors:
+        raise callers_errors[0]
     return result[0] if result else (None, f"no answer within {timeout_s:g} s")
 
 

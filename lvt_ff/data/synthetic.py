@@ -7,6 +7,7 @@ in all eight classes.
 """
 
 import os
+import sys
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -28,11 +29,11 @@ TIME_CLASSES = (
     "turns clockwise",
     "turns anticlockwise",
 )
-_NUM_FRAMES, _SIDE = 16, 64
+_NUM_FRAMES, _SIDE = 16, 48
 
 
 def draw_clip(label: int, rng: np.random.Generator) -> np.ndarray:
-    """Frames (16, 64, 64, 3) uint8 of one clip of class `TIME_CLASSES[label]`."""
+    """Frames (16, 48, 48, 3) uint8 of one clip of class `TIME_CLASSES[label]`."""
     quantity, falling = divmod(label, 2)
     ramp = np.linspace(0, 1, _NUM_FRAMES, dtype=np.float32)
     place, size, brightness, direction = (
@@ -44,12 +45,12 @@ def draw_clip(label: int, rng: np.random.Generator) -> np.ndarray:
         return np.asarray(values, dtype=np.float32)[:, None, None]
 
     axis = np.arange(_SIDE, dtype=np.float32)
-    dx = axis[None, None, :] - per_frame(14 + 36 * place)
-    dy = axis[None, :, None] - np.float32(rng.uniform(22, 42))
+    dx = axis[None, None, :] - per_frame(12 + 24 * place)
+    dy = axis[None, :, None] - np.float32(rng.uniform(18, 30))
     angle = per_frame(rng.uniform(-0.3, 0.3) + 1.4 * np.pi * (direction - 0.5))
     along = dx * np.cos(angle) + dy * np.sin(angle)
     across = dy * np.cos(angle) - dx * np.sin(angle)
-    length = per_frame(6 + 10 * size)
+    length = per_frame(6 + 12 * size)
     inside = np.minimum(along + length, 0.3 * (length - along) - np.abs(across))
     cover = np.clip(inside + 0.5, 0, 1) * per_frame(0.15 + 0.85 * brightness)
     color = rng.uniform(128, 255, 3).astype(np.float32)
@@ -107,8 +108,7 @@ def _write_clip(task: tuple[str, int, int, int]) -> None:
 def write_dataset(
     folder: str | os.PathLike, num_clips: int, seed: int, num_workers: int = 2
 ) -> None:
-    """Write clips as `folder/CLASS/NUMBER.mp4`, the classes in turn; the folder appears when
-    complete.
+    """Write clips as `folder/CLASS/NUMBER.mp4`; the folder appears when it is complete.
 
     Args:
         folder: to be made.
@@ -125,5 +125,6 @@ def write_dataset(
             tasks.append((str(place / f"{index:05d}.mp4"), label, seed, index))
         with ProcessPoolExecutor(num_workers) as pool:
             done = pool.map(_write_clip, tasks, chunksize=32)
-            for _ in tqdm(done, total=num_clips, desc="writing videos", unit="video", leave=False):
+            silent = not sys.stderr.isatty()
+            for _ in tqdm(done, desc="writing", total=num_clips, unit="video", disable=silent):
                 pass

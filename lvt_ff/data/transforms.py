@@ -1,5 +1,4 @@
-"""Frames to normalised clips: the one preprocessing of training, evaluation, prediction and the
-processor.
+"""Frames to normalised clips, for training, evaluation, prediction and the processor alike.
 
 Every draw is made once for all frames of a clip, from the generator that the caller passes.
 """
@@ -36,8 +35,7 @@ def resize_to_cover(clip: Tensor, size: tuple[int, int], interpolation: str) -> 
 
 
 def crop_clip(clip: Tensor, size: tuple[int, int], position: tuple[float, float]) -> Tensor:
-    """Cut (T, C, height, width) out of a clip; `position` is 0 to 1 from top left to bottom
-    right."""
+    """Cut (T, C, height, width) out; `position` is 0 to 1 from top left to bottom right."""
     top, left = (
         round(max(side - wanted, 0) * place)
         for side, wanted, place in zip(clip.shape[-2:], size, position, strict=True)
@@ -75,8 +73,7 @@ class EvalTransform:
         self.interpolation = interpolation
 
     def crops(self, frames: np.ndarray, num_crops: int) -> list[Tensor]:
-        """Crops spread along the longer side: the centre for 1, else both ends and evenly
-        between."""
+        """Crops along the longer side: the centre for 1, else both ends and evenly between."""
         clip = resize_to_cover(frames_to_clip(frames), self.resize_to, self.interpolation)
         places = [0.5] if num_crops == 1 else [i / (num_crops - 1) for i in range(num_crops)]
         wide = clip.shape[-1] * self.crop_size[0] >= clip.shape[-2] * self.crop_size[1]

@@ -1,5 +1,4 @@
-"""transformers' side; importing this registers the classes with the Auto classes, twice without
-harm."""
+"""transformers' side: importing this registers our classes, twice without harm."""
 
 from transformers import (
     AutoConfig,

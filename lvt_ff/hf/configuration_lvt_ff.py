@@ -83,6 +83,12 @@ class LVTFFConfig(PreTrainedConfig):
     attn_drop_rate: float | int = 0.0
     drop_path_rate: float | int = 0.0
 
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)
+        # transformers fills this in for num_labels, but not for id2label alone.
+        if self.label2id is None and self.id2label is not None:
+            self.label2id = {name: index for index, name in self.id2label.items()}
+
     @classmethod
     def from_variant(cls, name: str, **kwargs: Any) -> "LVTFFConfig":
         """The configuration of a named variant.

@@ -63,8 +63,7 @@ class LVTFFPreTrainedModel(PreTrainedModel):
         state_dict: dict[str, Tensor] | None = None,
         **kwargs: Any,
     ) -> None:
-        """As in transformers; weights are written under timm's names, so that both libraries load
-        them."""
+        """As in transformers, with timm's names for the weights: both libraries load them."""
         if not getattr(self, "_hf_peft_config_loaded", False):
             state_dict = self.state_dict() if state_dict is None else state_dict
             state_dict = {name.removeprefix(_PREFIX): t for name, t in state_dict.items()}
@@ -78,8 +77,7 @@ class LVTFFPreTrainedModel(PreTrainedModel):
         config: LVTFFConfig | None = None,
         **kwargs: Any,
     ) -> "LVTFFPreTrainedModel":
-        """As in transformers; another `num_frames` or `img_size` resamples the embeddings, with a
-        warning."""
+        """As in transformers; another `num_frames` or `img_size` resamples, with a warning."""
         if pretrained_model_name_or_path is None or (
             config and not isinstance(config, LVTFFConfig)
         ):

@@ -100,8 +100,7 @@ class LVTFFVideoProcessor(BaseVideoProcessor):
         sampling_stride: int | None = None,
         **kwargs: Any,
     ) -> np.ndarray:
-        """Frame numbers of the middle clip; `fps` is refused, since models take a number of
-        frames."""
+        """Frame numbers of the middle clip; `fps` is refused: models take a number of frames."""
         if fps is not None:
             raise ValueError(f"fps={fps} is not supported: models take num_frames frames.")
         return sample_indices(

@@ -1,7 +1,8 @@
 """The modules of a block."""
 
 from lvt_ff.layers.block import ATTN_PATTERNS, VideoBlock
-from lvt_ff.layers.embeddings import resample_embeddings, sincos_positions, sincos_times
+from lvt_ff.layers.checks import check_choice, check_clip, check_positive
+from lvt_ff.layers.embeddings import init_embeddings, resample_embeddings
 from lvt_ff.layers.fixation import FIXATIONS
 from lvt_ff.layers.head import POOLS, VideoHead
 from lvt_ff.layers.mlp import DepthwiseConv
@@ -18,7 +19,9 @@ __all__ = [
     "SpatialShift",
     "VideoBlock",
     "VideoHead",
+    "check_choice",
+    "check_clip",
+    "check_positive",
+    "init_embeddings",
     "resample_embeddings",
-    "sincos_positions",
-    "sincos_times",
 ]

@@ -1,7 +1,6 @@
 """Attention along one axis of a clip: neighbourhood association, kernel, feature fixation.
 
-Source: arXiv 2210.08164, Sec. 4; temporal and spatial attention differ in how tokens form
-    sequences.
+Source: arXiv 2210.08164, Sec. 4; attentions differ in how tokens form sequences.
 """
 
 from torch import Tensor, nn
@@ -81,6 +80,8 @@ class Attention(nn.Module):
         attn_drop_rate: float,
     ):
         super().__init__()
+        if dim % num_heads:
+            raise ValueError(f"num_heads must divide embed_dim, got {num_heads} heads for {dim}.")
         head_dim = dim // num_heads
         self.head_split = (num_heads, head_dim)
         self.sequences = sequences

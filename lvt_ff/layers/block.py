@@ -1,7 +1,6 @@
 """One transformer block: residual branches in time, in space, and per token.
 
-Source: arXiv 2210.08164, Sec. 4; temporal before spatial attention is the authors' code, not the
-    text.
+Source: arXiv 2210.08164, Sec. 4; time before space is the authors' code, not the text.
 """
 
 from collections.abc import Callable

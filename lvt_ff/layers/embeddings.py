@@ -5,15 +5,15 @@ import math
 import torch
 import torch.nn.functional as F
 from timm.layers import resample_abs_pos_embed
-from torch import Tensor
+from torch import Tensor, nn
 
-__all__ = ["resample_embeddings", "sincos_positions", "sincos_times"]
+__all__ = ["init_embeddings", "resample_embeddings"]
 
 
 def sincos_times(num_positions: int, dim: int) -> Tensor:
-    """Sines and cosines of wavelengths from 2π to 200π positions, (num_positions, dim).
+    """Sines and cosines of wavelengths from 2π to 200π, (num_positions, dim).
 
-    Short tables need short waves: with the usual 20,000π most channels would be constant over a clip.
+    Short tables need short waves: with the usual 20,000π most channels stay constant over a clip.
     """
     num_waves = (dim + 1) // 2
     frequencies = 100 ** (-torch.arange(num_waves, dtype=torch.float64) / num_waves)
@@ -22,11 +22,28 @@ def sincos_times(num_positions: int, dim: int) -> Tensor:
 
 
 def sincos_positions(grid: tuple[int, int], dim: int) -> Tensor:
-    """The row's `sincos_times` in the first half of the channels, the column's in the rest, (N, dim)."""
+    """`sincos_times` of the row in one half of the channels, the column in the rest, (N, dim)."""
     (h, w), half = grid, dim // 2
     rows = sincos_times(h, half)[:, None].expand(h, w, half)
     columns = sincos_times(w, dim - half).expand(h, w, dim - half)
     return torch.cat([rows, columns], dim=-1).flatten(0, 1)
+
+
+@torch.no_grad()
+def init_embeddings(
+    temp_embed: nn.Parameter, pos_embed: nn.Parameter | None, grid: tuple[int, int]
+) -> None:
+    """Fill embeddings (1, T, 1, D) and (1, N, D) with sines and cosines."""
+    _, num_frames, _, dim = temp_embed.shape
+    _fill(temp_embed, sincos_times(num_frames, dim)[:, None])
+    if pos_embed is not None:
+        _fill(pos_embed, sincos_positions(grid, dim))
+
+
+def _fill(parameter: nn.Parameter, values: Tensor) -> None:
+    # transformers marks what it has loaded; its own initialisers respect that mark too.
+    if not getattr(parameter, "_is_hf_initialized", False):
+        parameter.copy_(values)
 
 
 def resample_embeddings(

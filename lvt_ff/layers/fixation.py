@@ -1,7 +1,6 @@
 """Feature fixation: a learned ratio per feature re-weights queries and keys.
 
-Source: arXiv 2210.08164, Eq. 4-6; per head and with one weight for all heads, as in the authors'
-    code.
+Source: arXiv 2210.08164, Eq. 4-6; per head, one weight for all heads, as in the authors' code.
 """
 
 import torch

@@ -1,5 +1,4 @@
-"""Frames to tokens: one convolution per frame, so that ViT weights and timm's channel adaptation
-fit.
+"""Frames to tokens, one convolution per frame: ViT weights and channel adaptation fit.
 
 Source: arXiv 2210.08164, Sec. 5.1; stride 14 and padding 8 as in the authors' code.
 """
@@ -16,7 +15,7 @@ class FramePatchEmbed(nn.Module):
         img_size: pixels (H, W).
         in_chans: input channels.
         embed_dim: channels of a token.
-        patch_size, patch_stride, patch_padding: of the convolution, in pixels.
+        patch: kernel size, stride and padding of the convolution, in pixels.
         norm: with LayerNorm (the authors' model), or without (a plain ViT).
 
     Raises:
@@ -28,15 +27,13 @@ class FramePatchEmbed(nn.Module):
         img_size: tuple[int, int],
         in_chans: int,
         embed_dim: int,
-        patch_size: int,
-        patch_stride: int,
-        patch_padding: int,
+        *,
+        patch: tuple[int, int, int],
         norm: bool,
     ):
         super().__init__()
-        self.proj = nn.Conv2d(
-            in_chans, embed_dim, patch_size, stride=patch_stride, padding=patch_padding
-        )
+        size, stride, padding = patch
+        self.proj = nn.Conv2d(in_chans, embed_dim, size, stride=stride, padding=padding)
         self.norm = nn.LayerNorm(embed_dim, eps=1e-5) if norm else nn.Identity()
         self.set_img_size(img_size)
 

@@ -22,18 +22,19 @@ SPATIAL_OFFSETS: dict[int, tuple[tuple[int, int], ...]] = {
 _ZERO_BORDER_GROUPS = 4
 
 
-def shift_tokens(x: Tensor, dy: int, dx: int, zero_border: bool) -> Tensor:
+def shift_tokens(x: Tensor, grid: tuple[int, int], dy: int, dx: int, zero_border: bool) -> Tensor:
     """Every token takes the value at (y + dy, x + dx).
 
     Args:
         x: (..., h, w, C).
+        grid: (h, w).
         dy, dx: offset in tokens.
         zero_border: where that place is outside the grid: 0, or else the token's own value.
 
     Returns:
         (..., h, w, C).
     """
-    h, w = x.shape[-3], x.shape[-2]
+    h, w = grid
     top, left = min(max(-dy, 0), h), min(max(-dx, 0), w)
     bottom, right = max(min(h, h - dy), top), max(min(w, w - dx), left)
     inside = x[..., top + dy : bottom + dy, left + dx : right + dx, :]
@@ -69,19 +70,23 @@ class SpatialShift(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, N, D) to (B, T, N, D)."""
-        tokens = x.unflatten(2, self.grid)  # (B, T, h, w, D)
-        sizes = [self.fold] * len(self.offsets)
-        *groups, rest = tokens.split([*sizes, x.shape[-1] - sum(sizes)], dim=-1)
-        shifted = [
-            shift_tokens(group, dy, dx, zero_border=index < _ZERO_BORDER_GROUPS)
-            for index, (group, (dy, dx)) in enumerate(zip(groups, self.offsets, strict=True))
+        tokens, fold = x.unflatten(2, self.grid), self.fold  # (B, T, h, w, D)
+        parts = [
+            shift_tokens(
+                tokens[..., group * fold : (group + 1) * fold],
+                self.grid,
+                dy,
+                dx,
+                zero_border=group < _ZERO_BORDER_GROUPS,
+            )
+            for group, (dy, dx) in enumerate(self.offsets)
         ]
-        return torch.cat([*shifted, rest], dim=-1).flatten(2, 3)
+        parts.append(tokens[..., len(self.offsets) * fold :])
+        return torch.cat(parts, dim=-1).flatten(2, 3)
 
 
 class TemporalShift(nn.Module):
-    """1/div of the channels reads the next frame, as many the previous one; missing frames are
-    zero.
+    """1/div of the channels reads the next frame, 1/div the previous one, or zero.
 
     Args:
         div: divisor of the channels.
@@ -102,7 +107,6 @@ class TemporalShift(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, N, D) to (B, T, N, D)."""
         fold = self.fold
-        after, before, rest = x.split([fold, fold, x.shape[-1] - 2 * fold], dim=-1)
-        after = F.pad(after[:, 1:], (0, 0, 0, 0, 0, 1))
-        before = F.pad(before[:, :-1], (0, 0, 0, 0, 1, 0))
-        return torch.cat([after, before, rest], dim=-1)
+        after = F.pad(x[:, 1:, :, :fold], (0, 0, 0, 0, 0, 1))
+        before = F.pad(x[:, :-1, :, fold : 2 * fold], (0, 0, 0, 0, 1, 0))
+        return torch.cat([after, before, x[..., 2 * fold :]], dim=-1)

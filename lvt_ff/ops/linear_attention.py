@@ -1,7 +1,6 @@
 """Linear attention over one sequence axis, in float32, in the cheaper of its two product orders.
 
-Source: arXiv 2210.08164, Eq. 2-3; the float32 sums follow the overflow reports against fp16 linear
-    attention.
+Source: arXiv 2210.08164, Eq. 2-3; float32 because half-precision sums over tokens overflow.
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -48,7 +47,6 @@ def linear_attention(q: Tensor, k: Tensor, v: Tensor, eps: float = 1e-6) -> Tens
         eps: added to the denominator, which is a sum over the L tokens.
 
     Returns:
-        (..., L, E) in the dtype of `v`. Products and sums run in float32 (float64 stays), autocast
-        off.
+        (..., L, E) in the dtype of `v`; computed in float32 (or float64), autocast off.
     """
     return _normalised_products(q, k, v, eps)

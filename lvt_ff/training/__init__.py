@@ -1,2 +1,1 @@
-"""Parts of a fine-tuning run, each a function of (seed, step) so that any run can be resumed
-exactly."""
+"""Parts of a fine-tuning run, functions of (seed, step): any run can be resumed exactly."""

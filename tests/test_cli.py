@@ -1,0 +1,330 @@
+"""The command line: every command run for real, and every mistake answered in one line."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import random_frames
+
+import lvt_ff
+from lvt_ff.cli import COMMANDS, main
+from lvt_ff.data.synthetic import write_video
+
+TINY = dict(depth=1, num_frames=2, img_size=32, head_hidden=16)
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    root = tmp_path_factory.mktemp("videos")
+    for number in range(6):
+        label = root / ("left", "right")[number % 2]
+        label.mkdir(exist_ok=True)
+        write_video(label / f"{number}.mp4", random_frames(5, 32, 48, seed=number))
+    return root
+
+
+@pytest.fixture(scope="module")
+def trained(videos, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained") / "model"
+    code = main(finetune_args(videos, folder, "--eval_data", str(videos)))
+    assert code == 0
+    return folder
+
+
+def finetune_args(videos, folder, *more, model="test_lvt_ff"):
+    args = ["finetune", "--model", model, "--train_data", str(videos), "--output_dir", str(folder)]
+    args += ["--model_args", json.dumps(TINY), "--epochs", "1", "--batch_size", "2"]
+    return [*args, "--num_workers", "0", "--cpu", *more]
+
+
+def one_line(capsys):
+    captured = capsys.readouterr()
+    lines = captured.err.strip().splitlines()
+    errors = [line for line in lines if line.startswith("lvt-ff")]
+    assert len(errors) == 1, captured.err
+    assert "Traceback" not in captured.err
+    return errors[0]
+
+
+def test_help_and_version(capsys):
+    assert main(["--help"]) == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in COMMANDS)
+    assert main(["--version"]) == 0
+    assert lvt_ff.__version__ in capsys.readouterr().out
+    assert main([]) == 2
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_every_command_explains_every_flag(command, capsys):
+    with pytest.raises(SystemExit) as error:
+        main([command, "--help"])
+    assert error.value.code == 0
+    out = capsys.readouterr().out
+    options = out.split("options:")[1]
+    flags = [line.split()[0] for line in options.splitlines() if line.startswith("  --")]
+    for flag in flags:
+        if flag in ("--config", "--print_config"):
+            continue
+        text = options.split(f"  {flag} ", 1)[1].split("\n  -")[0].replace("\n", " ")
+        explanation = text.split("(type:")[0].split("(required")[0]
+        assert len(explanation.split()) > 2, f"{command} {flag} is not explained: {text}"
+
+
+def test_models_lists_names_and_cost(capsys):
+    assert main(["models"]) == 0
+    out = capsys.readouterr().out
+    for name in lvt_ff.VARIANTS:
+        assert name in out
+    assert "52.71 M" in out and "251.09" in out
+
+
+def test_finetune_evaluate_predict(trained, videos, capsys, tmp_path):
+    code = main(
+        ["evaluate", "--model", str(trained), "--data", str(videos), "--clips", "2"]
+        + ["--crops", "3", "--num_workers", "0", "--output_dir", str(tmp_path), "--cpu"]
+    )
+    out = capsys.readouterr().out
+    assert code == 0
+    assert "[2 clips × 3 crops, 2 frames of 32×32, uniform sampling]" in out
+    assert "6 of 6 listed videos evaluated" in out
+    assert (tmp_path / "confusion.png").stat().st_size > 1000
+    result = json.loads((tmp_path / "evaluation.json").read_text())
+    clip = str(next(videos.glob("left/*.mp4")))
+    assert main(["predict", clip, clip, "--model", str(trained), "--json", "--top_k", "1"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(lines) == 2 and lines[0]["predictions"][0]["label"] in ("left", "right")
+    assert len(lines[0]["predictions"]) == 1
+    assert 0 <= result["top1"] <= 1 and result["classes"][0]["num_videos"] == 3
+
+
+def test_predict_equals_the_pipeline(trained, videos, capsys):
+    from transformers import pipeline
+
+    clip = str(next(videos.glob("left/*.mp4")))
+    assert main(["predict", clip, "--model", str(trained), "--json"]) == 0
+    ours = json.loads(capsys.readouterr().out)["predictions"]
+    theirs = pipeline("video-classification", model=str(trained), device="cpu")(clip)
+    assert [row["label"] for row in ours] == [row["label"] for row in theirs]
+    for a, b in zip(ours, theirs, strict=True):
+        assert a["score"] == pytest.approx(b["score"], abs=1e-6)
+
+
+def test_recipe_file_and_flags_give_the_same_run(trained, videos, tmp_path):
+    recipe = dict(
+        model="test_lvt_ff",
+        model_args=TINY,
+        train_data=str(videos),
+        eval_data=str(videos),
+        epochs=1,
+        batch_size=2,
+        num_workers=0,
+        cpu=True,
+    )
+    (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))  # JSON is YAML
+    config = str(tmp_path / "recipe.yaml")
+    assert main(["finetune", "--config", config, "--output_dir", str(tmp_path / "run")]) == 0
+    a, b = ((folder / "steps.jsonl").read_text() for folder in (trained, tmp_path / "run"))
+    losses = [[json.loads(line)["loss"] for line in text.splitlines()] for text in (a, b)]
+    assert losses[0] == losses[1]
+
+
+def test_accelerate_launch_runs_the_same_command(videos, tmp_path):
+    args = finetune_args(videos, tmp_path / "run")[1:]
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "-m", "lvt_ff.finetune"]
+    env = dict(os.environ, OMP_NUM_THREADS="1")
+    result = subprocess.run([*command, *args], capture_output=True, text=True, env=env)
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "run/config.json").is_file()
+
+
+@pytest.mark.parametrize(
+    "args, message",
+    [
+        (["finetun"], "unknown command 'finetun'"),
+        (["models", "--fast"], "fast"),
+        (["predict", "x.mp4"], "model"),
+        (["evaluate", "--model", "a", "--data", "b", "--clips", "many"], "clips"),
+        (["finetune", "--model", "a"], "train_data"),
+    ],
+)
+def test_wrong_flags_are_one_line_and_status_2(args, message, capsys):
+    try:
+        code = main(args)
+    except SystemExit as error:
+        code = error.code
+    assert code == 2
+    assert message in one_line(capsys)
+
+
+@pytest.mark.parametrize(
+    "prepare, changes, message",
+    [
+        ("none", ["--model", "lvt_ff_defualt"], "did you mean 'lvt_ff_default'"),
+        ("none", ["--model_args", '{"attn_kernel": "relu6"}'], "attn_kernel must be one of"),
+        ("none", ["--model_args", '{"depht": 2}'], "depht"),
+        ("none", ["--train_data", "{tmp}/absent"], "absent does not exist"),
+        ("none", ["--train_data", "{tmp}/list.csv"], "list.csv does not exist"),
+        ("empty", ["--train_data", "{tmp}/empty"], "No video found in"),
+        ("one", ["--train_data", "{tmp}/one"], "one class only ('left')"),
+        ("column", ["--train_data", "{tmp}/wrong.csv"], "needs the columns path,label"),
+        ("gone", ["--train_data", "{tmp}/gone.csv"], "files that do not exist"),
+        ("more", ["--eval_data", "{tmp}/more"], "classes that the model does not: ['up']"),
+        ("none", ["--epochs", "0"], "--epochs must be at least 1"),
+        ("none", ["--freeze", "7"], "freeze_blocks=7, but the model has 1 blocks"),
+        ("file", ["--output_dir", "{tmp}/file"], "is a file"),
+    ],
+)
+def test_wrong_training_requests_are_one_line_and_leave_nothing(
+    prepare, changes, message, videos, tmp_path, capsys
+):
+    if prepare == "empty":
+        (tmp_path / "empty").mkdir()
+    elif prepare == "one":
+        (tmp_path / "one").mkdir()
+        (tmp_path / "one/left").symlink_to(videos / "left")
+    elif prepare == "column":
+        (tmp_path / "wrong.csv").write_text("file,class\na.mp4,b\n")
+    elif prepare == "gone":
+        (tmp_path / "gone.csv").write_text("path,label\na.mp4,b\nc.mp4,d\n")
+    elif prepare == "more":
+        (tmp_path / "more").mkdir()
+        (tmp_path / "more/up").symlink_to(videos / "left")
+        (tmp_path / "more/left").symlink_to(videos / "left")
+    elif prepare == "file":
+        (tmp_path / "file").write_text("")
+    changes = [text.replace("{tmp}", str(tmp_path)) for text in changes]
+    before = sorted(tmp_path.rglob("*"))
+    assert main(finetune_args(videos, tmp_path / "run", *changes)) == 2
+    assert message in one_line(capsys)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_evaluation_data_of_other_classes_is_refused(trained, videos, tmp_path, capsys):
+    for name in ("left", "up"):
+        (tmp_path / name).symlink_to(videos / "left")
+    assert main(["evaluate", "--model", str(trained), "--data", str(tmp_path), "--cpu"]) == 2
+    assert "classes that the model does not: ['up']" in one_line(capsys)
+
+
+@pytest.mark.parametrize("command", ["evaluate", "predict"])
+@pytest.mark.parametrize(
+    "model, message",
+    [("lvt_ff_s", "is neither a model folder"), ("{tmp}", "has no config.json")],
+)
+def test_models_that_are_no_folders_are_refused(command, model, message, videos, tmp_path, capsys):
+    model = model.replace("{tmp}", str(tmp_path))
+    data = ["--data", str(videos)] if command == "evaluate" else ["x.mp4"]
+    assert main([command, *data, "--model", model]) == 2
+    assert message in one_line(capsys)
+
+
+def test_folder_without_its_weights_is_refused(trained, videos, tmp_path, capsys):
+    from safetensors.torch import load_file, save_file
+
+    (tmp_path / "config.json").write_text((trained / "config.json").read_text())
+    clip = str(next(videos.glob("left/*.mp4")))
+    assert main(["predict", clip, "--model", str(tmp_path)]) == 2
+    assert "cannot be loaded" in one_line(capsys)
+    tensors = load_file(trained / "model.safetensors")
+    del tensors["blocks.0.attn.qkv.weight"]
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    assert main(["predict", clip, "--model", str(tmp_path)]) == 2
+    assert "lacks weights of the backbone: 1 tensors" in one_line(capsys)
+
+
+def test_unreadable_clips_are_named_the_rest_is_classified(trained, videos, tmp_path, capsys):
+    (tmp_path / "bad.mp4").write_text("bad")
+    clip = str(next(videos.glob("left/*.mp4")))
+    args = ["predict", str(tmp_path / "bad.mp4"), clip, str(tmp_path / "none.mp4")]
+    assert main([*args, "--model", str(trained)]) == 1
+    captured = capsys.readouterr()
+    assert "Cannot read video" in captured.out and clip in captured.out
+    assert "none.mp4" in captured.out and "2 of 3 videos could not be read" in captured.err
+
+
+def test_forced_decoder_that_fails_is_an_error(trained, videos, capsys):
+    clip = str(next(videos.glob("left/*.mp4")))
+    assert main(["predict", clip, "--model", str(trained), "--decoder", "torchcodec"]) in (0, 1)
+    out = capsys.readouterr().out
+    assert "torchcodec: " in out or "%" in out
+
+
+def test_output_that_cannot_be_written_is_one_line(videos, capsys):
+    code = main(finetune_args(videos, "/proc/nowhere/run"))
+    assert code == 1
+    assert "failed: " in one_line(capsys)
+
+
+def test_full_disk_while_saving_leaves_no_half_written_folder(
+    videos, tmp_path, monkeypatch, capsys
+):
+    from lvt_ff.training import checkpoint
+
+    def full(tensors, path):
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    assert main(finetune_args(videos, tmp_path / "run")) == 1
+    assert "No space left on device" in one_line(capsys)
+    assert not (tmp_path / "run/config.json").exists()
+    names = [path.name for path in (tmp_path / "run/checkpoints").iterdir()]
+    assert not [name for name in names if "step" in name or name.startswith(".")]
+
+
+def test_full_disk_while_writing_the_result_leaves_no_half_model(
+    videos, tmp_path, monkeypatch, capsys
+):
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(lvt_ff.LVTFFVideoProcessor, "save_pretrained", full)
+    assert main(finetune_args(videos, tmp_path / "run")) == 1
+    assert "No space left on device" in one_line(capsys)
+    assert not (tmp_path / "run/config.json").exists()
+    assert not (tmp_path / "run/model.safetensors").exists()
+
+
+# Every clip of the reference folder, through the command, as its README says.
+FINE = (
+    *("kinetics_arm_wrestling.mp4", "kinetics_b.mp4", "short_clip.mp4", "ucf_like.avi"),
+    *("flipping_a_pancake.mkv", "nasa_with_audio.mp4", "h265.mp4", "h264_10bit.mp4", "av1.mkv"),
+    *("rotated_0.mov", "rotated_90.mov", "rotated_180.mov", "unordered.mov"),
+)
+
+
+def test_reference_clips_are_classified_or_named(shared, trained, capsys):
+    clips = [str(shared / "videos" / name) for name in (*FINE, "corrupted.mp4")]
+    assert main(["predict", *clips, "--model", str(trained), "--json", "--clips", "2"]) == 1
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(lines) == len(clips)
+    for line in lines[:-1]:
+        assert sum(row["score"] for row in line["predictions"]) == pytest.approx(1)
+    assert "corrupted.mp4" in lines[-1]["error"] and "decord" in lines[-1]["error"]
+
+
+def test_short_clip_gives_sixteen_dense_frames(shared):
+    from lvt_ff.data import read_clip, sample_indices
+
+    frames = read_clip(
+        shared / "videos/short_clip.mp4",
+        lambda total: sample_indices(total, 16, sampling="dense", stride=16),
+    )
+    assert frames.shape == (16, 256, 340, 3)
+
+
+def test_small_demo_goes_the_whole_way(tmp_path, capsys):
+    args = ["demo", "--output", str(tmp_path / "demo"), "--train_videos", "32"]
+    assert main([*args, "--test_videos", "16", "--epochs", "1"]) == 0
+    summary = json.loads((tmp_path / "demo/demo.json").read_text())
+    assert summary["chance"] == 0.125 and 0 <= summary["top1"] <= 1
+    assert (tmp_path / "demo/demo.png").stat().st_size > 10_000
+    assert len(list((tmp_path / "demo/data/train").glob("*/*.mp4"))) == 32
+    assert "wrote the model folder" in capsys.readouterr().out
+    assert main(args) == 2
+    assert "is not empty" in one_line(capsys)
+    assert torch.get_default_dtype() == torch.float32

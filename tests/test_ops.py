@@ -1,0 +1,88 @@
+"""Linear attention: product orders, a plain reference, half precision on long sequences."""
+
+import sys
+from contextlib import nullcontext
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from lvt_ff.kernels import KERNELS
+from lvt_ff.ops import linear_attention as linear_attention_function
+from lvt_ff.ops.linear_attention import linear_attention
+
+module = sys.modules["lvt_ff.ops.linear_attention"]
+
+
+def features(length, dim, seed=0, std=1.0, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(seed)
+    return [std * torch.randn(2, 3, length, dim, generator=generator, dtype=dtype) for _ in "qkv"]
+
+
+def reference(q, k, v, eps):
+    weights = q @ k.transpose(-2, -1)
+    return (weights @ v) / (weights.sum(-1, keepdim=True) + eps)
+
+
+def test_public_name_is_the_function():
+    assert linear_attention_function is linear_attention
+
+
+@pytest.mark.parametrize("length", [1, 5, 16, 17, 40])
+def test_linear_attention_equals_explicit_weights(length):
+    q, k, v = features(length, 16)
+    q, k = q.relu() + 0.25, k.relu() + 0.25
+    torch.testing.assert_close(linear_attention(q, k, v, 1e-6), reference(q, k, v, 1e-6))
+
+
+@pytest.mark.parametrize("length", [8, 64])
+def test_both_product_orders_agree_in_values_and_gradients(length, monkeypatch):
+    outputs = {}
+    for first in (False, True):
+        monkeypatch.setattr(module, "_queries_first", lambda *_, first=first: first)
+        q, k, v = (t.requires_grad_() for t in features(length, 16))
+        out = linear_attention(q.relu() + 0.25, k.relu() + 0.25, v)
+        out.square().sum().backward()
+        outputs[first] = dict(out=out, dq=q.grad, dk=k.grad, dv=v.grad)
+    for name in outputs[True]:
+        torch.testing.assert_close(outputs[True][name], outputs[False][name], msg=name)
+
+
+def test_product_order_follows_sequence_length():
+    def flops(length):
+        with FlopCounterMode(display=False) as counter:
+            linear_attention(*features(length, 64))
+        return counter.get_total_flops() / (2 * 2 * 3)
+
+    assert flops(16) == 2 * 16 * 16 * 64 + 16 * 64  # and the denominator
+    assert flops(300) == 2 * 300 * 64 * 64 + 300 * 64
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_autocast_is_finite_and_close_at_4624_tokens(kernel, dtype):
+    # 16 frames of 17×17 tokens in one sequence; scale 10 overflows half-precision sums.
+    generator = torch.Generator().manual_seed(0)
+    inputs = [10 * torch.randn(1, 1, 4624, 64, generator=generator) for _ in "qkv"]
+    kernel = KERNELS[kernel](64)
+
+    def run(tensors, context):
+        leaves = [t.detach().clone().requires_grad_() for t in tensors]
+        with context:
+            out = kernel.aggregate(*kernel.feature_map(*leaves[:2]), leaves[2])
+        out.double().mean(dim=-2).square().sum().backward()
+        return [out, *(leaf.grad for leaf in leaves)]
+
+    half = [t.to(dtype) for t in inputs]
+    got = run(half, torch.autocast("cpu", dtype))
+    want = run([t.double() for t in half], nullcontext())
+    for name, a, b in zip(("out", "dq", "dk", "dv"), got, want, strict=True):
+        assert a.isfinite().all(), name
+        error = (a.double() - b).abs().max() / b.abs().max()
+        assert error < 2e-2, f"{name}: {error:.1e}"
+
+
+def test_linear_attention_keeps_the_dtype_of_values():
+    for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+        q, k, v = (t.relu().to(dtype) + 1 for t in features(9, 4))
+        assert linear_attention(q, k, v).dtype == dtype
