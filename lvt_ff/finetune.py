@@ -191,7 +191,6 @@ def finetune(
         f"peak learning rate {lr:g}"
     )
     history = loop.run(iter(loader))
-    accelerator.end_training()
     network = loop.load_best()
     results = dict(
         best=history.best,
@@ -207,6 +206,7 @@ def finetune(
         _write_output(Path(output_dir), network, processor, history, results)
         print(f"wrote the model folder {output_dir}")
     accelerator.wait_for_everyone()
+    accelerator.end_training()
     return results
 
 

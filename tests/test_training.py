@@ -11,6 +11,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from conftest import random_frames
 from safetensors.torch import load_file
 
@@ -290,6 +291,7 @@ def test_every_option_changes_the_result(videos, tmp_path, change):
         plain["optimizer"] = "sgd"
     for name, options in (("a", plain), ("b", {**plain, **change})):
         finetune(output_dir=tmp_path / name, **options)
+        AcceleratorState._reset_state(reset_partial_state=True)  # precision is per process
     a, b = weights(tmp_path / "a"), weights(tmp_path / "b")
     assert any(a[n].shape != b[n].shape or not torch.equal(a[n], b[n]) for n in a)
 

@@ -71,7 +71,8 @@ def resample_embeddings(
     if temporal is not None and temporal.shape[1] != num_frames:
         frames = temporal.float()[:, :, 0].transpose(1, 2)  # (1, D, T)
         frames = F.interpolate(frames, size=num_frames, mode="linear", align_corners=False)
-        state_dict["temp_embed"] = frames.transpose(1, 2).unsqueeze(2).to(temporal.dtype)
+        frames = frames.transpose(1, 2).unsqueeze(2).to(temporal.dtype)
+        state_dict["temp_embed"] = frames.contiguous()  # safetensors refuses views
         changes.append(f"temp_embed from {temporal.shape[1]} to {num_frames} frames (linear)")
     spatial = state_dict.get("pos_embed")
     if spatial is None:
