@@ -15,22 +15,71 @@ Choose = Callable[[int], Sequence[int]]
 _ISO_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
 
 
+def _refuse_without_times(path: str) -> str | None:
+    """Why a decoder that seeks must not read a file, or None.
+
+    In AVI and MPEG streams with B-frames, whose containers keep no presentation times, decord 0.6.0
+    seeks by decoding order and returns other frames than asked, and torchcodec 0.17.0 misses frames
+    (tests/test_reader.py shows both).
+    """
+    with open(path, "rb") as file:
+        start = file.read(12)
+    if start[4:8] in _ISO_BOXES or start[:4] == b"\x1aE\xdf\xa3" or start[:3] == b"FLV":
+        return None
+    return "only used for MP4, Matroska/WebM and FLV, where its frame numbers are right"
+
+
+# Per codec: where its configuration tells the size of NAL lengths, and a NAL's type as
+# (right shift, mask) with the types of key frames from which decoding starts clean (IDR).
+_NAL_RULES = {"h264": (4, 0, 31, {5}), "hevc": (21, 1, 63, {19, 20})}
+
+
+def _is_clean_start(packet, codec: str, configuration: bytes | None) -> bool:
+    """Whether nothing behind a key frame refers to anything before it."""
+    if codec not in _NAL_RULES:
+        return True
+    place, shift, mask, clean_types = _NAL_RULES[codec]
+    if configuration is None or len(configuration) <= place:
+        return False
+    length_size, data, start = (configuration[place] & 3) + 1, bytes(packet), 0
+    while start + length_size < len(data):
+        if data[start + length_size] >> shift & mask in clean_types:
+            return True
+        start += length_size + int.from_bytes(data[start : start + length_size], "big")
+    return False
+
+
+def _has_open_gops(path: str) -> bool:
+    """Whether groups of pictures lean on each other; found by demuxing, without decoding."""
+    import av
+
+    try:
+        with av.open(path) as container:
+            stream, key_time = container.streams.best("video"), None
+            if stream is None:
+                return False
+            codec, configuration = stream.codec_context.name, stream.codec_context.extradata
+            for packet in container.demux(stream):
+                if packet.is_keyframe:
+                    if not _is_clean_start(packet, codec, configuration):
+                        return True
+                    key_time = packet.pts
+                elif None not in (packet.pts, key_time) and packet.pts < key_time:
+                    return True
+    except av.error.FFmpegError:
+        pass  # the decoder finds out what is wrong with the file
+    return False
+
+
 class DecordDecoder:
     """decord: seeks, so that a few frames of a long file are cheap."""
 
     @staticmethod
     def refuses(path: str) -> str | None:
-        """Why this backend must not read a file, or None.
-
-        decord 0.6.0 returns other frames than asked in AVI and MPEG streams with B-frames: without
-        presentation times in the container it seeks by decoding order (tests/test_reader.py shows
-        it).
-        """
-        with open(path, "rb") as file:
-            start = file.read(12)
-        if start[4:8] in _ISO_BOXES or start[:4] == b"\x1aE\xdf\xa3" or start[:3] == b"FLV":
-            return None
-        return "it is only used for MP4, Matroska/WebM and FLV, where its frame numbers are right"
+        """Why this backend must not read a file, or None."""
+        if _has_open_gops(path):
+            return "it numbers frames wrongly where groups of pictures are open (usual in HEVC)"
+        return _refuse_without_times(path)
 
     @staticmethod
     def decode(path: str, choose: Choose) -> np.ndarray:
@@ -85,10 +134,7 @@ class PyAVDecoder:
 class TorchCodecDecoder:
     """torchcodec, where it is installed and finds FFmpeg's libraries."""
 
-    @staticmethod
-    def refuses(path: str) -> str | None:
-        """Never."""
-        return None
+    refuses = staticmethod(_refuse_without_times)
 
     @staticmethod
     def decode(path: str, choose: Choose) -> np.ndarray:

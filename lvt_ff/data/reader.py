@@ -51,11 +51,9 @@ def read_clip(
     choose = indices if callable(indices) else lambda total: indices
     reasons = []
     for name in DECODERS if decoder == "auto" else (decoder,):
-        reason = DECODERS[name].refuses(path)
-        if reason is None:
-            frames, reason = _decode(name, path, choose, timeout_s)
-            if frames is not None:
-                return frames
+        frames, reason = _decode(name, path, choose, timeout_s)
+        if frames is not None:
+            return frames
         reasons.append(f"{name}: {reason}")
     raise VideoReadError(f"Cannot read video {path!r}. Tried {'; '.join(reasons)}.")
 
@@ -82,8 +80,11 @@ def _decode(
             raise
 
     def work() -> None:
+        backend = DECODERS[name]
         try:
-            result.append((DECODERS[name].decode(path, choose_noting_errors), ""))
+            reason = backend.refuses(path)
+            frames = backend.decode(path, choose_noting_errors) if reason is None else None
+            result.append((frames, reason))
         except ImportError as error:
             result.append((None, f"not installed ({_first_line(error)})"))
         except Exception as error:  # backends raise classes of their own, some not RuntimeError
