@@ -134,9 +134,7 @@ def shuffled_top1(model: Path, data: Path, seed: int = 0) -> float:
         processor.eval_transform(),
         num_clips=1,
         num_crops=1,
-        num_frames=processor.num_frames,
-        sampling=processor.sampling,
-        stride=processor.sampling_stride,
+        **processor.clip_options(),
         decoder="auto",
     )
     generator = torch.Generator().manual_seed(seed)

@@ -148,9 +148,7 @@ def evaluate(
         processor.eval_transform(),
         num_clips=clips,
         num_crops=crops,
-        num_frames=processor.num_frames,
-        sampling=processor.sampling,
-        stride=processor.sampling_stride,
+        **processor.clip_options(),
         decoder=decoder,
     )
     results, scores = evaluate_videos(

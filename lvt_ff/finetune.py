@@ -143,9 +143,7 @@ def finetune(
         epochs=epochs,
         seed=seed,
     )
-    reading = dict(
-        num_frames=processor.num_frames, sampling=sampling, stride=sampling_stride, decoder=decoder
-    )
+    reading = dict(processor.clip_options(), decoder=decoder)
     transform = processor.eval_transform()
     eval_set = EvalDataset(eval_videos, transform, num_clips=1, num_crops=1, **reading)
 

@@ -39,12 +39,7 @@ class Classifier:
         model, self.processor = load_folder(folder)
         self.model = model.to(self.device).eval()
         self.transform = self.processor.eval_transform()
-        self.clip_options = dict(
-            num_frames=self.processor.num_frames,
-            sampling=self.processor.sampling,
-            stride=self.processor.sampling_stride,
-            num_clips=num_clips,
-        )
+        self.clip_options = dict(self.processor.clip_options(), num_clips=num_clips)
         self.num_crops = num_crops
         self.decoder = decoder
 

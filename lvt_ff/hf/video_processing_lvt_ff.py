@@ -81,6 +81,10 @@ class LVTFFVideoProcessor(BaseVideoProcessor):
             sampling_stride=sampling_stride,
         )
 
+    def clip_options(self) -> dict[str, Any]:
+        """How clips are sampled, as `lvt_ff.data` takes it."""
+        return dict(num_frames=self.num_frames, sampling=self.sampling, stride=self.sampling_stride)
+
     def eval_transform(self) -> EvalTransform:
         """The same preprocessing for several crops, without transformers."""
         return EvalTransform(

@@ -1,0 +1,45 @@
+"""A whole attention layer in half precision on one sequence of 4,624 tokens."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from lvt_ff.layers.attention import Attention, JointSequences
+from lvt_ff.model import init_weights
+
+
+@pytest.mark.parametrize("kernel", ["relu", "softmax"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_attention_layer_is_finite_and_close_under_autocast(kernel, dtype):
+    torch.manual_seed(0)
+    layer = Attention(
+        64,
+        1,
+        sequences=JointSequences,
+        shift=nn.Identity(),
+        kernel=kernel,
+        fixation="qkv",
+        fixation_shared=True,
+        attn_drop_rate=0.0,
+    )
+    layer.apply(init_weights)
+    with torch.no_grad():
+        layer.qkv.weight.copy_(torch.eye(64).repeat(3, 1))  # q, k, v keep their deviation of 10
+    x = 10 * torch.randn(1, 16, 289, 64, generator=torch.Generator().manual_seed(1))
+    exact = copy.deepcopy(layer).double()
+    with torch.autocast("cpu", dtype):
+        got = layer(x)
+    got.float().mean(dim=(1, 2)).square().sum().backward()
+    want = exact(x.double())
+    want.mean(dim=(1, 2)).square().sum().backward()
+    pairs = {"out": (got, want)}
+    for (name, p), q in zip(layer.named_parameters(), exact.parameters(), strict=True):
+        pairs[name] = (p.grad, q.grad)
+    for name, (a, b) in pairs.items():
+        assert a.isfinite().all(), name
+        error = ((a.double() - b).abs().max() / b.abs().max()).item()
+        # bf16's rounding of q and k, before any sum, moves softmax weights by more than this.
+        if (kernel, dtype) != ("softmax", torch.bfloat16):
+            assert error < 2e-2, f"{name}: {error:.1e}"
