@@ -6,12 +6,24 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
+import torch
+from huggingface_hub.errors import StrictDataclassError
 from jsonargparse import ArgumentParser
+from safetensors import SafetensorError
 from transformers.utils.logging import disable_progress_bar
 
 from lvt_ff.data import VideoReadError
 
-__all__ = ["Failure", "UsageError", "command_parser", "execute", "run", "suggest", "usage"]
+__all__ = [
+    "Failure",
+    "UsageError",
+    "command_parser",
+    "execute",
+    "check_ranges",
+    "run",
+    "suggest",
+    "usage",
+]
 
 
 class Failure(RuntimeError):
@@ -27,8 +39,22 @@ def usage() -> Iterator[None]:
     """Within this block a ValueError means wrong usage: names, files and sizes are checked."""
     try:
         yield
-    except ValueError as error:
+    except (ValueError, StrictDataclassError) as error:
         raise UsageError(str(error)) from error
+
+
+def check_ranges(**ranges: tuple[float | None, float, float | None]) -> None:
+    """Check options given as (value, least, most); None as a value or bound is not checked.
+
+    Raises:
+        ValueError: the first option out of its range, by its flag.
+    """
+    for name, (value, least, most) in ranges.items():
+        if value is None:
+            continue
+        if value < least or (most is not None and value > most):
+            bound = f"at least {least}" if most is None else f"between {least} and {most}"
+            raise ValueError(f"--{name} must be {bound}, got {value}.")
 
 
 class _OneLineParser(ArgumentParser):
@@ -78,7 +104,14 @@ def execute(function: Callable, options: dict[str, Any], prog: str) -> int:
     except UsageError as error:
         print(f"{prog}: error: {_one_line(error)}", file=sys.stderr)
         return 2
-    except (Failure, OSError, VideoReadError) as error:  # anything else is a bug: let it show where
+    except torch.OutOfMemoryError:
+        print(
+            f"{prog}: failed: out of GPU memory: lower --batch_size (with --accumulation), or use "
+            "--grad_checkpointing or --mixed_precision bf16",
+            file=sys.stderr,
+        )
+        return 1
+    except (Failure, OSError, SafetensorError, VideoReadError) as error:  # the rest are bugs
         print(f"{prog}: failed: {_one_line(error)}", file=sys.stderr)
         return 1
     return 0

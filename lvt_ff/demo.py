@@ -10,13 +10,14 @@ import timm
 import torch
 from transformers import AutoModelForVideoClassification, pipeline
 
+from lvt_ff.cards import environment
 from lvt_ff.console import Failure, UsageError, run
 from lvt_ff.data import EvalDataset, load_video_list, read_clip, sample_indices
 from lvt_ff.data.synthetic import TIME_CLASSES, write_dataset
 from lvt_ff.evaluate import evaluate
 from lvt_ff.files import write_text
 from lvt_ff.finetune import finetune
-from lvt_ff.hub import environment, load_folder
+from lvt_ff.hub import load_folder
 from lvt_ff.metrics import topk_accuracy
 from lvt_ff.plots import prediction_picture
 

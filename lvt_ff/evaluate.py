@@ -13,15 +13,16 @@ from torch import nn
 from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
-from lvt_ff.console import run, usage
+from lvt_ff.cards import environment
+from lvt_ff.console import Failure, UsageError, check_ranges, run, usage
 from lvt_ff.data import EvalDataset, collate, load_video_list
 from lvt_ff.files import write_text
 from lvt_ff.hf import LVTFFVideoProcessor
-from lvt_ff.hub import environment, load_folder
+from lvt_ff.hub import load_folder
 from lvt_ff.metrics import class_accuracy, confusion_matrix, topk_accuracy
 from lvt_ff.plots import confusion_picture
 
-__all__ = ["evaluate", "evaluate_videos", "protocol", "score_videos"]
+__all__ = ["evaluate", "evaluate_videos", "make_accelerator", "protocol", "score_videos"]
 
 
 def protocol(num_clips: int, num_crops: int, processor: LVTFFVideoProcessor) -> str:
@@ -59,24 +60,35 @@ def score_videos(
         those.
     """
     mine = range(accelerator.process_index, len(dataset), accelerator.num_processes)
-    loader = DataLoader(Subset(dataset, mine), collate_fn=collate, num_workers=num_workers)
+    views_of_a_video = dataset.num_clips * dataset.num_crops
+    loader = DataLoader(
+        Subset(dataset, mine),
+        batch_size=max(batch_size // views_of_a_video, 1),
+        collate_fn=collate,
+        num_workers=num_workers,
+    )
     rows, failures = [], []
     was_training = model.training
     model.eval()
     silent = not accelerator.is_main_process or not sys.stderr.isatty()
-    with torch.inference_mode():
-        for batch in tqdm(loader, desc=progress, unit="video", disable=silent, leave=False):
-            if batch["clip"] is None:
-                failures += [failure for failure in batch["failure"] if failure]
+    with torch.inference_mode(), tqdm(total=len(mine), desc=progress, disable=silent) as bar:
+        for batch in loader:
+            bar.update(len(batch["index"]))
+            read = [
+                i for i, failed in zip(batch["index"], batch["failure"], strict=True) if not failed
+            ]
+            failures += [failure for failure in batch["failure"] if failure]
+            if not read:
                 continue
-            views = batch["clip"][0]  # (V, T, C, H, W)
+            views = batch["clip"].flatten(0, 1)  # (videos · views, T, C, H, W)
             with accelerator.autocast():
                 logits = [
-                    model(views_chunk.to(accelerator.device)).logits.float()
-                    for views_chunk in views.split(batch_size)
+                    model(some.to(accelerator.device)).logits.float().cpu()
+                    for some in views.split(batch_size)
                 ]
-            scores = torch.cat(logits).double().softmax(dim=-1).mean(dim=0)
-            rows.append((batch["index"][0], scores.cpu().numpy()))
+            scores = torch.cat(logits).double().softmax(dim=-1)
+            scores = scores.unflatten(0, (len(read), views_of_a_video)).mean(dim=1).numpy()
+            rows += zip(read, scores, strict=True)
     model.train(was_training)
     rows, failures = gather_object(rows), gather_object(failures)
     num_classes = len(rows[0][1]) if rows else 1
@@ -115,7 +127,7 @@ def evaluate(
     output_dir: Path | None = None,
     batch_size: int = 8,
     num_workers: int = 2,
-    mixed_precision: Literal["no", "bf16", "fp16"] = "no",
+    mixed_precision: Literal["no", "bf16", "fp16"] | None = None,
     decoder: Literal["auto", "decord", "pyav", "torchcodec"] = "auto",
     cpu: bool = False,
 ) -> dict:
@@ -132,17 +144,21 @@ def evaluate(
         output_dir: Where evaluation.json and confusion.png go; the model folder if not given.
         batch_size: Views in one forward pass.
         num_workers: Processes that read videos.
-        mixed_precision: Autocast dtype.
+        mixed_precision: Autocast dtype; what `accelerate launch` says if not given.
         decoder: Video backend; auto falls back from one to the next.
         cpu: Use the CPU where there is a GPU.
     """
     with usage():
-        if clips < 1 or crops < 1:
-            raise ValueError(f"clips and crops must be at least 1, got {clips} and {crops}.")
+        check_ranges(
+            clips=(clips, 1, None),
+            crops=(crops, 1, None),
+            batch_size=(batch_size, 1, None),
+            num_workers=(num_workers, 0, None),
+        )
         network, processor = load_folder(model)
         class_names = tuple(network.config.id2label[i] for i in range(network.config.num_labels))
         videos = load_video_list(data, class_names)
-    accelerator = Accelerator(mixed_precision=mixed_precision, cpu=cpu)
+    accelerator = make_accelerator(mixed_precision, cpu)
     dataset = EvalDataset(
         videos,
         processor.eval_transform(),
@@ -164,12 +180,26 @@ def evaluate(
     results["classes"] = class_accuracy(scores, videos.labels, class_names)
     if accelerator.is_main_process:
         _report(results, Path(output_dir or model), scores, videos.labels, class_names)
+    if not results["num_evaluated"]:
+        raise Failure(f"None of the {len(videos)} videos could be read.")
     return results
+
+
+def make_accelerator(mixed_precision: str | None, cpu: bool, **options) -> Accelerator:
+    """An Accelerator that does what was asked, or UsageError."""
+    try:
+        accelerator = Accelerator(mixed_precision=mixed_precision, cpu=cpu, **options)
+    except (ImportError, ValueError) as error:
+        raise UsageError(f"--mixed_precision {mixed_precision} cannot be had: {error}") from error
+    if accelerator.mixed_precision == "fp16" and accelerator.device.type == "cpu":
+        raise UsageError("--mixed_precision fp16 needs a GPU: use bf16 or no.")
+    return accelerator
 
 
 def _report(results: dict, folder: Path, scores, labels, class_names: tuple[str, ...]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     what = f"[{results['protocol']}]"
+    print(f"top-1 per class  {what}")
     for row in results["classes"]:
         print(f"{100 * row['top1']:6.1f} %  {row['num_videos']:5d} videos  {row['name']}")
     print(f"top-1 {100 * results['top1']:.2f} %  {what}")
@@ -178,11 +208,13 @@ def _report(results: dict, folder: Path, scores, labels, class_names: tuple[str,
     for failure in results["failures"]:
         print(f"not read, counted as wrong: {failure['reason']}")
     write_text(folder / "evaluation.json", json.dumps(results, indent=2) + "\n")
+    written = ["evaluation.json"]
     if results["num_evaluated"]:
+        written.append("confusion.png")
         title = f"top-1 {100 * results['top1']:.1f} %\n{results['protocol']}"
         counts = confusion_matrix(scores, labels)
         confusion_picture(folder / "confusion.png", counts, class_names, title)
-    print(f"wrote evaluation.json and confusion.png to {folder}")
+    print(f"wrote {' and '.join(written)} to {folder}")
 
 
 if __name__ == "__main__":

@@ -15,11 +15,16 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from torch.utils.data import DataLoader
 
-from lvt_ff.console import UsageError, run, usage
+from lvt_ff.cards import environment, model_card
+from lvt_ff.console import UsageError, check_ranges, run, usage
 from lvt_ff.data import EvalDataset, TrainDataset, TrainTransform, collate, load_video_list
-from lvt_ff.evaluate import evaluate_videos
+from lvt_ff.evaluate import evaluate_videos, make_accelerator
 from lvt_ff.files import write_text
-from lvt_ff.hub import build_model, environment, model_card, write_model_folder
+from lvt_ff.hub import (
+    build_model,
+    stored_classes,
+    write_model_folder,
+)
 from lvt_ff.plots import curve_picture
 from lvt_ff.training.batches import MicroBatches
 from lvt_ff.training.checkpoint import last_checkpoint
@@ -55,7 +60,7 @@ def finetune(
     freeze: int = 0,
     label_smoothing: float = 0.0,
     clip_grad: float | None = 1.0,
-    mixed_precision: Literal["no", "bf16", "fp16"] = "no",
+    mixed_precision: Literal["no", "bf16", "fp16"] | None = None,
     grad_checkpointing: bool = False,
     seed: int = 0,
     num_workers: int = 2,
@@ -64,7 +69,7 @@ def finetune(
     resume: bool = False,
     tracker: Literal["none", "tensorboard"] = "none",
     decoder: Literal["auto", "decord", "pyav", "torchcodec"] = "auto",
-    max_bad_fraction: float = 0.01,
+    max_bad_fraction: float = 0.05,
     cpu: bool = False,
 ) -> dict:
     """Fine-tune a model on a folder of videos; the output folder loads in timm and transformers.
@@ -93,7 +98,7 @@ def finetune(
         freeze: Number of first blocks, and the stem, that do not train.
         label_smoothing: Of the cross entropy.
         clip_grad: Largest gradient norm; null switches it off.
-        mixed_precision: Autocast dtype.
+        mixed_precision: Autocast dtype; what `accelerate launch` says if not given.
         grad_checkpointing: Recompute blocks in the backward pass to save memory.
         seed: Of everything random.
         num_workers: Processes that read videos, per process.
@@ -102,33 +107,59 @@ def finetune(
         resume: Go on from the last checkpoint in output_dir, or start where there is none.
         tracker: Also log to tensorboard (extra "track").
         decoder: Video backend; auto falls back from one to the next.
-        max_bad_fraction: Stop when more of the clips than this could not be read and were replaced.
+        max_bad_fraction: Stop when more of the listed videos than this could not be read (others
+            take their place until then; bad_files.csv names them).
         cpu: Use the CPU where there is a GPU.
     """
     settings = {name: value for name, value in locals().items() if name != "resume"}
     settings = json.loads(json.dumps(settings, default=str))
     checkpoints = Path(output_dir) / "checkpoints"
     with usage():
-        counts = dict(
-            epochs=epochs, batch_size=batch_size, accumulation=accumulation, eval_epochs=eval_epochs
+        check_ranges(
+            num_frames=(num_frames, 1, None),
+            img_size=(img_size, 1, None),
+            sampling_stride=(sampling_stride, 1, None),
+            scale_jitter=(min(scale_jitter), 1, None),
+            hflip=(hflip, 0, 1),
+            epochs=(epochs, 1, None),
+            batch_size=(batch_size, 1, None),
+            accumulation=(accumulation, 1, None),
+            lr=(lr, 0, None),
+            weight_decay=(weight_decay, 0, None),
+            momentum=(momentum, 0.01, 0.9999),
+            warmup_epochs=(warmup_epochs, 0, None),
+            layer_decay=(layer_decay, 0.01, 1),
+            label_smoothing=(label_smoothing, 0, 0.99),
+            clip_grad=(clip_grad, 0, None),
+            seed=(seed, 0, 2**32 - 1),
+            num_workers=(num_workers, 0, None),
+            eval_epochs=(eval_epochs, 1, None),
+            save_steps=(save_steps, 1, None),
+            max_bad_fraction=(max_bad_fraction, 0, 1),
         )
-        for name, value in counts.items():
-            if value < 1:
-                raise ValueError(f"--{name} must be at least 1, got {value}.")
         if Path(output_dir).is_file():
             raise ValueError(f"{output_dir} is a file: give a folder with --output_dir.")
         videos = load_video_list(train_data)
+        stored = stored_classes(model)
+        if stored is not None and set(stored) == set(videos.class_names):
+            videos = load_video_list(train_data, stored)  # in the order of the model's classifier
         eval_videos = load_video_list(eval_data, videos.class_names) if eval_data else None
+        settings |= dict(
+            train_videos=videos.fingerprint(),
+            eval_videos=eval_videos.fingerprint() if eval_videos else None,
+        )
         fields = dict(num_frames=num_frames, img_size=img_size)
-        fields = dict(model_args or {}, **{key: value for key, value in fields.items() if value})
+        fields = {key: value for key, value in fields.items() if value is not None}
         torch.manual_seed(seed)
-        network, processor, origin = build_model(model, videos.class_names, **fields)
+        network, processor, origin = build_model(
+            model, videos.class_names, **dict(model_args or {}, **fields)
+        )
         freeze_blocks(network.model, freeze)
         checkpoint = last_checkpoint(checkpoints)
         if checkpoint and not resume:
             raise ValueError(
-                f"{output_dir} holds checkpoints of an earlier run: pass --resume true to go on "
-                "with it, or another --output_dir."
+                f"{output_dir} holds checkpoints of an earlier run: pass --resume to go on with "
+                "it, or another --output_dir."
             )
     checkpoints.mkdir(parents=True, exist_ok=True)
     processor.sampling, processor.sampling_stride = sampling, sampling_stride
@@ -189,7 +220,6 @@ def finetune(
         f"peak learning rate {lr:g}"
     )
     history = loop.run(iter(loader))
-    network = loop.load_best()
     results = dict(
         best=history.best,
         epochs=history.epochs,
@@ -201,25 +231,20 @@ def finetune(
         environment=environment(),
     )
     if accelerator.is_main_process:
-        _write_output(Path(output_dir), network, processor, history, results)
+        _write_output(Path(output_dir), loop.load_best(), processor, history, results)
         print(f"wrote the model folder {output_dir}")
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return results
 
 
-def _accelerator(mixed_precision: str, cpu: bool, tracker: str, folder: Path) -> Accelerator:
+def _accelerator(mixed_precision: str | None, cpu: bool, tracker: str, folder: Path) -> Accelerator:
     log_with = None if tracker == "none" else tracker
-    try:
-        accelerator = Accelerator(
-            mixed_precision=mixed_precision, cpu=cpu, log_with=log_with, project_dir=folder
-        )
-        if log_with:
-            accelerator.init_trackers("lvt_ff")
-    except (ImportError, ValueError) as error:
-        raise UsageError(
-            f"--mixed_precision {mixed_precision} --tracker {tracker} cannot be had here: {error}"
-        ) from error
+    accelerator = make_accelerator(mixed_precision, cpu, log_with=log_with, project_dir=folder)
+    if log_with:
+        accelerator.init_trackers("lvt_ff")
+        if accelerator.is_main_process and not accelerator.trackers:
+            raise UsageError(f"--tracker {tracker} is not installed: pip install 'lvt-ff[track]'.")
     if accelerator.distributed_type not in _SUPPORTED:
         raise UsageError(
             f"Fine-tuning runs on one device or with data parallelism, got "

@@ -2,16 +2,15 @@
 
 import json
 import os
-import platform
 import shutil
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub import ModelCard
+from safetensors import SafetensorError
 
 from lvt_ff.console import suggest
 from lvt_ff.files import whole_folder
@@ -20,27 +19,10 @@ from lvt_ff.variants import VARIANTS
 
 __all__ = [
     "build_model",
-    "environment",
     "load_folder",
-    "model_card",
+    "stored_classes",
     "write_model_folder",
 ]
-
-_PACKAGES = ("lvt-ff", "torch", "torchvision", "timm", "transformers", "accelerate", "decord", "av")
-
-
-def environment() -> dict[str, str]:
-    """Versions and machine behind a figure."""
-    found = dict(python=platform.python_version(), machine=platform.machine())
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    found["device"] = (
-        torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores"
-    )
-    return found
 
 
 def _folder_problem(folder: Path) -> str | None:
@@ -55,13 +37,14 @@ def _folder_problem(folder: Path) -> str | None:
 
 
 def load_folder(
-    folder: str | Path, **overrides: Any
+    folder: str | Path, new_head: bool = False, **overrides: Any
 ) -> tuple[LVTFFForVideoClassification, LVTFFVideoProcessor]:
     """A trained model and its processor from a folder of either library.
 
     Args:
         folder: with `config.json` and `model.safetensors`; without a processor file, one with the
             variant's statistics is made.
+        new_head: a classifier that is not in the folder, or does not fit, is no error.
         **overrides: configuration fields, such as `num_frames`.
 
     Raises:
@@ -75,14 +58,14 @@ def load_folder(
         model, report = LVTFFForVideoClassification.from_pretrained(
             folder, output_loading_info=True, ignore_mismatched_sizes=True, **overrides
         )
-    except (OSError, KeyError, TypeError) as error:
+    except (OSError, SafetensorError, TypeError) as error:
         raise ValueError(f"{folder} cannot be loaded as an lvt_ff model: {error}") from error
     renewed = {name for name, *_ in report["mismatched_keys"]} | set(report["missing_keys"])
-    lost = sorted(name for name in renewed if ".head.fc." not in name)
+    lost = sorted(name for name in renewed if not (new_head and ".head.fc." in name))
     if lost:
         raise ValueError(
-            f"{folder} lacks weights of the backbone: {len(lost)} tensors such as {lost[0]}. "
-            "Its config.json and model.safetensors do not belong together."
+            f"{folder} lacks weights: {len(lost)} tensors such as {lost[0]}. Its config.json and "
+            "model.safetensors do not belong together, or it was saved without a classifier."
         )
     if (folder / "video_preprocessor_config.json").is_file():
         processor = LVTFFVideoProcessor.from_pretrained(folder)
@@ -119,10 +102,25 @@ def _variant_processor(config: LVTFFConfig) -> LVTFFVideoProcessor:
     )
 
 
+def stored_classes(name_or_folder: str) -> tuple[str, ...] | None:
+    """The class names of a model folder, in order; None for a variant.
+
+    Raises:
+        ValueError: neither a variant nor a model folder.
+    """
+    if name_or_folder in VARIANTS:
+        return None
+    problem = _folder_problem(Path(name_or_folder))
+    if problem:
+        raise ValueError(problem)
+    labels = LVTFFConfig.from_pretrained(name_or_folder).id2label
+    return tuple(labels[index] for index in sorted(labels))
+
+
 def build_model(
     name_or_folder: str, class_names: Sequence[str], **overrides: Any
 ) -> tuple[LVTFFForVideoClassification, LVTFFVideoProcessor, str]:
-    """A model to train on these classes, its processor, and a line on where its weights come from.
+    """A float32 model to train on these classes, its processor, and a line on its weights' origin.
 
     Args:
         name_or_folder: a variant (random weights: no trained ones are published) or a model folder.
@@ -137,18 +135,17 @@ def build_model(
     if unknown:
         known = suggest(unknown[0], sorted(LVTFFConfig.__annotations__))
         raise ValueError(f"Unknown configuration field {unknown[0]!r}: {known}.")
-    if name_or_folder in VARIANTS:
+    stored = stored_classes(name_or_folder)
+    if stored is None:
         config = LVTFFConfig.from_variant(name_or_folder, id2label=labels, **overrides)
         model = LVTFFForVideoClassification(config)
         origin = f"random weights of {name_or_folder} (no trained weights are published yet)"
         return model, _variant_processor(config), origin
-    problem = _folder_problem(Path(name_or_folder))
-    if problem:
-        raise ValueError(problem)
-    stored = LVTFFConfig.from_pretrained(name_or_folder)
-    same = list(stored.id2label.values()) == list(class_names)
+    same = stored == tuple(class_names)
+    if not same:
+        overrides["num_labels"] = len(labels)
     model, processor = load_folder(
-        name_or_folder, **overrides, **({} if same else dict(num_labels=len(labels)))
+        name_or_folder, new_head=not same, dtype=torch.float32, **overrides
     )
     model.config.id2label = labels
     model.config.label2id = {name: index for index, name in labels.items()}
@@ -156,104 +153,6 @@ def build_model(
         model.model.reset_classifier(len(labels))
     head = "its classifier" if same else f"a new classifier for {len(labels)} classes"
     return model, processor, f"weights of {name_or_folder} with {head}"
-
-
-def model_card(
-    name: str,
-    *,
-    base: str,
-    class_names: Sequence[str],
-    results: dict | None,
-    settings: dict,
-    data: dict,
-) -> ModelCard:
-    """The card of a fine-tuned folder.
-
-    Args:
-        name: of the model.
-        base: where the weights came from.
-        class_names: in order.
-        results: `protocol`, `top1`, `top5`, `num_evaluated`, `num_listed`; None if not evaluated.
-        settings: every option of the run.
-        data: with `train`, `eval` and their counts.
-    """
-    evaluation = []
-    result_lines = ["Nothing was evaluated: no evaluation data was given."]
-    if results is not None:
-        evaluation = [
-            EvalResult(
-                task_type="video-classification",
-                dataset_type="custom",
-                dataset_name=Path(str(data["eval"])).name,
-                metric_type="accuracy",
-                metric_name=f"{metric} ({results['protocol']})",
-                metric_value=round(100 * results[key], 2),
-            )
-            for metric, key in (("top-1", "top1"), ("top-5", "top5"))
-        ]
-        result_lines = [
-            "| top-1 | top-5 | protocol | videos |",
-            "|---|---|---|---|",
-            f"| {100 * results['top1']:.2f} % | {100 * results['top5']:.2f} % "
-            f"| {results['protocol']} "
-            f"| {results['num_evaluated']} of {results['num_listed']} |",
-        ]
-    card_data = ModelCardData(
-        library_name="transformers",
-        pipeline_tag="video-classification",
-        license="apache-2.0",
-        tags=["lvt_ff", "timm", "transformers", "video-classification", "linear-attention"],
-        model_name=name,
-        eval_results=evaluation or None,
-    )
-    shown = list(class_names[:50])
-    more = f" … and {len(class_names) - 50} more" if len(class_names) > 50 else ""
-    lines = [
-        "---",
-        card_data.to_yaml(),
-        "---",
-        "",
-        f"# {name}",
-        "",
-        "A [linear video transformer with feature fixation](https://arxiv.org/abs/2210.08164), "
-        "fine-tuned with `lvt-ff finetune`.",
-        "",
-        "```python",
-        "import lvt_ff  # pip install lvt-ff",
-        "from transformers import pipeline",
-        "",
-        'classify = pipeline("video-classification", model="PATH_OR_REPO")',
-        'print(classify("clip.mp4"))',
-        "```",
-        "",
-        '`timm.create_model("local-dir:PATH", pretrained=True)` loads the same folder.',
-        "",
-        "## Results",
-        "",
-        *result_lines,
-        "",
-        "![learning curve](curve.png)",
-        "",
-        "## Data",
-        "",
-        *(f"- {key}: {value}" for key, value in data.items()),
-        f"- {len(class_names)} classes: {', '.join(shown)}{more}",
-        "",
-        "## Training",
-        "",
-        f"- start: {base}",
-        *(f"- {key}: `{value}`" for key, value in settings.items()),
-        "",
-        "## Environment",
-        "",
-        *(f"- {key} {value}" for key, value in environment().items()),
-        "",
-        "## Limits",
-        "",
-        "Measured on the data above only; other cameras, lengths and classes are untested.",
-        "",
-    ]
-    return ModelCard("\n".join(lines))
 
 
 def write_model_folder(
@@ -264,7 +163,7 @@ def write_model_folder(
     results: dict,
     pictures: Sequence[Path] = (),
 ) -> None:
-    """Write a finished model folder; `config.json` comes last, so a half-written one loads nowhere.
+    """Write a finished model folder; `config.json` comes last: a half-written one loads nowhere.
 
     Args:
         folder: may hold other files, which stay.
@@ -280,6 +179,7 @@ def write_model_folder(
         (new / "results.json").write_text(json.dumps(results, indent=2) + "\n")
         for picture in pictures:
             shutil.move(picture, new / picture.name)
+    (folder / "config.json").unlink(missing_ok=True)  # of an earlier model, until ours is there
     files = sorted((folder / ".model").iterdir(), key=lambda file: file.name == "config.json")
     for file in files:
         os.replace(file, folder / file.name)

@@ -25,7 +25,7 @@ from lvt_ff.layers import (
     check_choice,
     check_clip,
     check_positive,
-    init_embeddings,
+    init_weights,
     resample_embeddings,
 )
 
@@ -34,54 +34,29 @@ __all__ = ["LinearVideoTransformer", "init_weights"]
 torch.fx.wrap("check_clip")  # a leaf of tracing: it looks at sizes
 
 
-def init_weights(module: nn.Module) -> None:
-    """First values of one module's own parameters; `model.apply(init_weights)` fills a model.
-
-    Not the authors' constant 0.02 and zero time embedding: those start from ImageNet weights. From
-    random weights, matrices scaled by their inputs and embeddings that tell places and times apart
-    from the first step on make the difference between learning and not (README, "From scratch").
-    """
-    if isinstance(module, DepthwiseConv):
-        nn.init.dirac_(module.weight, groups=module.groups)
-        nn.init.zeros_(module.bias)
-    elif isinstance(module, nn.Linear | nn.Conv2d):
-        nn.init.trunc_normal_(module.weight, std=module.weight[0].numel() ** -0.5)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
-    elif isinstance(module, nn.LayerNorm):
-        nn.init.ones_(module.weight)
-        nn.init.zeros_(module.bias)
-    elif isinstance(module, LinearVideoTransformer):
-        init_embeddings(module.temp_embed, module.pos_embed, module.grid)
-
-
 class LinearVideoTransformer(nn.Module):
     """Clips (B, T, C, H, W) to class scores (B, K).
 
     Args:
-        num_classes: K; 0 leaves the classifier out.
-        num_frames: T.
+        num_classes, num_frames, in_chans: K (0 leaves the classifier out), T, C.
         img_size: pixels, one number or (H, W).
-        in_chans: C.
         patch_size, patch_stride, patch_padding: of the patch convolution, in pixels.
         patch_norm: LayerNorm after the patch convolution (the authors' model).
         pos_embed: learned spatial position embedding (a plain ViT's; the authors' model has none).
         embed_dim, depth, num_heads: D, blocks, A; A must divide D.
-        mlp_ratio: hidden channels of the MLP over D.
-        mlp_dwconv: 3×3 depthwise convolution in the MLP.
+        mlp_ratio, mlp_dwconv: hidden channels of the MLP over D; its 3×3 depthwise convolution.
         attn_kernel: name in `lvt_ff.kernels.KERNELS`.
         attn_pattern: "factorized" (time then space), "joint" (both at once) or "windowed" (space
             with temporal shift only).
-        fixation: "qkv" (the paper's feature fixation) or "none".
-        fixation_shared: one ratio for queries and keys, or one for each.
+        fixation, fixation_shared: "qkv" (the paper's feature fixation) or "none"; one ratio for
+            queries and keys, or one for each.
         spatial_shift: 0 (off), 1 (8 neighbours) or 2 (24 neighbours).
-        temporal_shift_div: 1/div of the channels comes from the next frame, as many from the
-            previous one; 0 is off.
+        temporal_shift_div: 1/div of the channels comes from each neighbouring frame; 0 is off.
         global_pool: "avg", "max" or "" (scores for every token).
         head_hidden: features of the head's hidden layer; 0 leaves it out.
         drop_rate: dropout on the normed tokens and before the classifier.
-        attn_drop_rate: dropout on queries and keys.
-        drop_path_rate: stochastic depth at the last block, rising linearly from 0 at the first.
+        attn_drop_rate, drop_path_rate: dropout on queries and keys; stochastic depth at the last
+            block, rising linearly from 0 at the first.
         device, dtype: of the parameters.
 
     Raises:
@@ -125,7 +100,10 @@ class LinearVideoTransformer(nn.Module):
         check_choice("fixation", fixation, FIXATIONS)
         check_choice("spatial_shift", spatial_shift, SPATIAL_OFFSETS)
         check_choice("global_pool", global_pool, POOLS)
-        check_positive(num_frames=num_frames, depth=depth, in_chans=in_chans)
+        check_positive(
+            **dict(num_frames=num_frames, depth=depth, num_heads=num_heads, in_chans=in_chans),
+            **dict(patch_size=patch_size, patch_stride=patch_stride, embed_dim=embed_dim),
+        )
         self.num_classes = num_classes
         self.num_frames = num_frames
         self.in_chans = in_chans
@@ -158,13 +136,11 @@ class LinearVideoTransformer(nn.Module):
                 fixation_shared=fixation_shared,
                 attn_drop_rate=attn_drop_rate,
             )
-            rates = calculate_drop_path_rates(drop_path_rate, depth)
-            self.blocks = nn.Sequential(
-                *(
-                    VideoBlock(embed_dim, num_heads, (h, w), drop_path_rate=rate, **block_options)
-                    for rate in rates
-                )
+            blocks = (
+                VideoBlock(embed_dim, num_heads, (h, w), drop_path_rate=rate, **block_options)
+                for rate in calculate_drop_path_rates(drop_path_rate, depth)
             )
+            self.blocks = nn.Sequential(*blocks)
             self.norm = nn.LayerNorm(embed_dim, eps=1e-6)
             self.head = VideoHead(embed_dim, head_hidden, num_classes, global_pool, drop_rate)
         self.to(dtype=dtype)
@@ -202,8 +178,12 @@ class LinearVideoTransformer(nn.Module):
         """Clips (B, T, C, H, W) to normed tokens (B, T, N, D)."""
         x = self.embed(x)
         for block in self.blocks:
-            x = checkpoint(block, x) if self.grad_checkpointing else block(x)
+            x = self.run_block(block, x)
         return self.norm(x)
+
+    def run_block(self, block: nn.Module, x: Tensor) -> Tensor:
+        """One block on tokens (B, T, N, D), with gradient checkpointing where it is set."""
+        return checkpoint(block, x) if self.grad_checkpointing else block(x)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Normed tokens (B, T, N, D) to scores (B, K), or to the features before the classifier."""
@@ -238,7 +218,7 @@ class LinearVideoTransformer(nn.Module):
         x = self.embed(x)
         intermediates = []
         for i, block in enumerate(self.blocks[: max_index + 1] if stop_early else self.blocks):
-            x = checkpoint(block, x) if self.grad_checkpointing else block(x)
+            x = self.run_block(block, x)
             if i in take_indices:
                 tokens = self.norm(x) if norm else x
                 if output_fmt == "NCHW":
@@ -256,7 +236,8 @@ class LinearVideoTransformer(nn.Module):
         if prune_norm:
             self.norm = nn.Identity()
         if prune_head:
-            self.head = nn.Identity()
+            self.head.remove()
+            self.num_classes = 0
         return take_indices
 
     def set_input_size(
@@ -286,6 +267,9 @@ class LinearVideoTransformer(nn.Module):
             self.register_parameter(
                 name, nn.Parameter(resampled[name], requires_grad=parameter.requires_grad)
             )
+        size = dict(img_size=self.img_size, num_frames=self.num_frames)
+        self._model_args = dict(getattr(self, "_model_args", {}), **size)  # for timm's config.json
+        self._traits = dict(getattr(self, "_traits", {}), img_size=self.img_size)
         return changes
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:

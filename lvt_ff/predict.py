@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 
-from lvt_ff.console import Failure, run, usage
+from lvt_ff.console import Failure, check_ranges, run, usage
 from lvt_ff.data import VideoReadError, read_views
 from lvt_ff.hub import load_folder
 
@@ -24,7 +24,7 @@ class Classifier:
         decoder: see `lvt_ff.read_clip`.
 
     Raises:
-        ValueError: not a model folder.
+        ValueError: not a model folder, or a device that is not there.
     """
 
     def __init__(
@@ -36,6 +36,10 @@ class Classifier:
         decoder: str = "auto",
     ):
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        try:
+            torch.empty(1, device=self.device)
+        except (AssertionError, RuntimeError) as error:
+            raise ValueError(f"Device {device!r} cannot be used: {error}") from error
         model, self.processor = load_folder(folder)
         self.model = model.to(self.device).eval()
         self.transform = self.processor.eval_transform()
@@ -49,7 +53,9 @@ class Classifier:
         views = read_views(
             path, self.transform, self.clip_options, self.num_crops, decoder=self.decoder
         )
-        probabilities = self.model(views.to(self.device)).logits.double().softmax(-1).mean(0)
+        probabilities = (
+            self.model(views.to(self.device)).logits.float().cpu().double().softmax(-1).mean(0)
+        )
         scores, classes = probabilities.topk(min(top_k, len(probabilities)))
         names = self.model.config.id2label
         return [
@@ -83,8 +89,7 @@ def predict(
         device: Torch device; a GPU where there is one if not given.
     """
     with usage():
-        if min(top_k, clips, crops) < 1:
-            raise ValueError(f"top_k, clips, crops must be at least 1: {top_k}, {clips}, {crops}.")
+        check_ranges(top_k=(top_k, 1, None), clips=(clips, 1, None), crops=(crops, 1, None))
         classify = Classifier(model, device, clips, crops, decoder)
     failed = 0
     for path, result in _results(classify, videos, top_k):

@@ -215,7 +215,7 @@ def test_made_up_classes_differ_by_time_alone():
     # brightness and of place is the same whether a clip is sorted by time or not.
     for label in range(len(TIME_CLASSES)):
         frames = draw_clip(label, np.random.default_rng(label)).astype(float)
-        assert frames.shape == (16, 48, 48, 3)
+        assert frames.shape == (16, 48, 56, 3)
         backward = draw_clip(label ^ 1, np.random.default_rng(label)).astype(float)
         steady = label // 2
         if steady in (0, 2):  # place and brightness are read off the pixels

@@ -1,7 +1,7 @@
 """One folder, every loader, equal logits."""
 
 import json
-import socket
+import os
 import subprocess
 import sys
 
@@ -177,17 +177,23 @@ clip = torch.load({str(tmp_path / "clip.pt")!r}, weights_only=True)
 a = timm.create_model("local-dir:" + folder, pretrained=True).eval()
 b = AutoModelForVideoClassification.from_pretrained(folder).eval()
 AutoVideoProcessor.from_pretrained(folder)
+c = timm.create_model("local-dir:" + folder, pretrained=True, num_frames=6).eval()
+d = AutoModelForVideoClassification.from_pretrained(folder, num_frames=6).eval()
+for model in (c, d.model):
+    torch.manual_seed(0)
+    model.reset_classifier(5)
+longer = torch.cat([clip, clip[:, :2]], dim=1)
 with torch.no_grad():
-    torch.save((a(clip), b(clip).logits), {str(tmp_path / "out.pt")!r})
+    outputs = (a(clip), b(clip).logits, c(longer), d(longer).logits)
+torch.save(outputs, {str(tmp_path / "out.pt")!r})
 """
-    import os
-
     env = dict(os.environ, HF_HUB_OFFLINE="1")
     subprocess.run([sys.executable, "-c", script], check=True, env=env)
-    a, b = torch.load(tmp_path / "out.pt", weights_only=True)
+    a, b, c, d = torch.load(tmp_path / "out.pt", weights_only=True)
     torch.testing.assert_close(a, b)
     torch.testing.assert_close(a, logits_of(hf_model, clip))
-    assert socket.socket.connect is not None
+    torch.testing.assert_close(c, d)
+    assert c.shape == (2, 5)
 
 
 def test_auto_classes_know_the_folder(hf_model, tmp_path):

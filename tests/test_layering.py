@@ -13,7 +13,7 @@ LEVELS = [
     {"kernels"},
     {"layers"},
     {"model"},
-    {"convert", "timm_models", "data", "metrics", "plots"},
+    {"convert", "timm_models", "data", "metrics", "plots", "cards"},
     {"hf", "benchmark"},
     {"console"},
     {"training", "hub"},
@@ -61,7 +61,7 @@ def test_data_knows_nothing_of_the_model():
 
 def test_files_are_short():
     for path in PACKAGE.rglob("*.py"):
-        assert len(path.read_text().splitlines()) <= 320, path
+        assert len(path.read_text().splitlines()) <= 300, path
 
 
 def test_importing_the_package_imports_no_decoder():

@@ -57,7 +57,8 @@ def test_variants_are_built_as_listed(name):
     model = LinearVideoTransformer(**VARIANTS[name], device="meta")
     assert len(model.blocks) == VARIANTS[name]["depth"]
     pixels, stride = VARIANTS[name]["img_size"], VARIANTS[name]["patch_stride"]
-    assert model.grid == (pixels // 14 + 1,) * 2 if stride == 14 else (pixels // 16,) * 2
+    side = pixels // 14 + 1 if stride == 14 else pixels // 16
+    assert model.grid == (side, side)
     assert model(torch.empty(1, model.num_frames, 3, pixels, pixels, device="meta")).shape == (
         1,
         1000,

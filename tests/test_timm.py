@@ -210,4 +210,6 @@ def test_importing_twice_is_harmless():
 
     before = set(timm.list_models("*lvt_ff*"))
     importlib.reload(lvt_ff.hf)
+    with pytest.warns(UserWarning, match="Overwriting"):
+        importlib.reload(lvt_ff.timm_models)
     assert set(timm.list_models("*lvt_ff*")) == before

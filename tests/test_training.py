@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -125,7 +124,9 @@ def test_frozen_blocks_do_not_train():
     freeze_blocks(core, 2)
     trained = {name for name, p in core.named_parameters() if p.requires_grad}
     assert all(name.startswith(("blocks.2", "norm", "head")) for name in trained)
-    with pytest.raises(ValueError, match="freeze_blocks=9, but the model has 3 blocks"):
+    with pytest.raises(ValueError, match="--freeze must be between 0 and 3"):
+        freeze_blocks(core, -1)
+    with pytest.raises(ValueError, match="--freeze must be between 0 and 3"):
         freeze_blocks(core, 9)
 
 
@@ -267,6 +268,7 @@ def test_number_of_workers_changes_nothing(plain_run, videos, tmp_path):
         dict(seed=1),
         dict(lr=2e-3),
         dict(optimizer="sgd"),
+        dict(momentum=0.5),
         dict(weight_decay=0.5),
         dict(warmup_epochs=0.0),
         dict(layer_decay=0.5),
@@ -308,7 +310,8 @@ def test_best_epoch_is_kept(plain_run):
     accuracies = [epoch["eval_top1"] for epoch in results["epochs"]]
     assert results["best"]["eval_top1"] == max(accuracies)
     assert results["best"]["epoch"] == 1 + int(np.argmax(accuracies))
-    best = load_file(plain_run / "checkpoints/best/model.safetensors")
+    (folder,) = (plain_run / "checkpoints").glob("best_*")
+    best = load_file(folder / "model.safetensors")
     assert all(torch.equal(best[f"model.{n}"], t) for n, t in weights(plain_run).items())
 
 
@@ -426,4 +429,3 @@ def test_metrics_over_97_clips_are_equal_on_1_2_and_3_processes(plain_run, video
 def test_step_time_is_told_from_waiting_for_data(plain_run):
     for time_s, wait_s in rows(plain_run, "time_s", "wait_s"):
         assert 0 <= wait_s <= time_s < 60
-    assert time.time() > 0

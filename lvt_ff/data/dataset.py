@@ -5,6 +5,7 @@ run, any number of workers and any number of processes see the same clips.
 """
 
 import csv
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,12 +43,18 @@ _REPLACEMENTS = 10  # clips tried in place of one that cannot be read
 class VideoList:
     """Paths and class numbers of labelled videos, and the class names."""
 
-    paths: np.ndarray  # of str objects: a list of 200,000 Python strings is copied into each worker
+    paths: np.ndarray  # one block: a list of 200,000 Python strings is copied into each worker
     labels: np.ndarray
     class_names: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    def fingerprint(self) -> str:
+        """A short text that other videos, labels or classes change; the parent folder does not."""
+        names = ["/".join(Path(path).parts[-2:]) for path in self.paths]
+        content = "\n".join([*names, *self.class_names, *map(str, self.labels)])
+        return f"{len(self)} videos, {zlib.crc32(content.encode()):08x}"
 
 
 def load_video_list(source: str | Path, class_names: tuple[str, ...] | None = None) -> VideoList:
@@ -104,18 +111,24 @@ def _folder_rows(folder: Path) -> list[tuple[Path, str]]:
 
 
 def _csv_rows(file: Path) -> list[tuple[Path, str]]:
-    with open(file, newline="", encoding="utf-8-sig") as handle:
-        reader = csv.DictReader(handle)
-        columns = reader.fieldnames or []
-        if not {"path", "label"} <= set(columns):
-            raise ValueError(
-                f"{file} needs the columns path,label in its first line, got {columns}."
-            )
-        rows = [(file.parent / row["path"], row["label"]) for row in reader]
-    empty = [i for i, (_, label) in enumerate(rows, start=2) if not label]
-    if not rows or empty:
-        raise ValueError(f"{file} has {'no rows' if not rows else f'no label in line {empty[0]}'}.")
-    missing = [str(path) for path, _ in rows if not path.exists()]
+    try:
+        with open(file, newline="", encoding="utf-8-sig") as handle:
+            reader = csv.DictReader(handle)
+            columns, lines = reader.fieldnames or [], list(reader)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(
+            f"{file} is neither a folder of class folders nor a CSV file: {error}"
+        ) from error
+    if not {"path", "label"} <= set(columns):
+        raise ValueError(f"{file} needs the columns path,label in its first line, got {columns}.")
+    if not lines:
+        raise ValueError(f"{file} has no rows.")
+    for number, line in enumerate(lines, start=2):
+        for column in ("path", "label"):
+            if not line[column]:
+                raise ValueError(f"{file} has no {column} in line {number}.")
+    rows = [(file.parent / line["path"], line["label"]) for line in lines]
+    missing = [str(path) for path, _ in rows if not path.is_file()]
     if missing:
         raise ValueError(
             f"{file} lists {len(missing)} of {len(rows)} files that do not exist, such as "

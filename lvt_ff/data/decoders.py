@@ -3,7 +3,9 @@
 Every decoder opens the file itself, with one thread, and closes it; none is imported before use.
 """
 
+import os
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -49,8 +51,9 @@ def _is_clean_start(packet, codec: str, configuration: bytes | None) -> bool:
     return False
 
 
-def _has_open_gops(path: str) -> bool:
-    """Whether groups of pictures lean on each other; found by demuxing, without decoding."""
+@lru_cache(maxsize=100_000)
+def _has_trimmed_or_open_groups(path: str, mtime: float) -> bool:
+    """Whether packets are not shown, or lean on another group of pictures; a demux tells."""
     import av
 
     try:
@@ -60,6 +63,8 @@ def _has_open_gops(path: str) -> bool:
                 return False
             codec, configuration = stream.codec_context.name, stream.codec_context.extradata
             for packet in container.demux(stream):
+                if packet.is_discard or (packet.pts is not None and packet.pts < 0):
+                    return True
                 if packet.is_keyframe:
                     if not _is_clean_start(packet, codec, configuration):
                         return True
@@ -77,8 +82,11 @@ class DecordDecoder:
     @staticmethod
     def refuses(path: str) -> str | None:
         """Why this backend must not read a file, or None."""
-        if _has_open_gops(path):
-            return "it numbers frames wrongly where groups of pictures are open (usual in HEVC)"
+        if _has_trimmed_or_open_groups(path, os.path.getmtime(path)):
+            return (
+                "it numbers frames wrongly where an edit list trims the video, or where groups of "
+                "pictures are open (usual in HEVC)"
+            )
         return _refuse_without_times(path)
 
     @staticmethod

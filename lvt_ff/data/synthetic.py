@@ -29,11 +29,11 @@ TIME_CLASSES = (
     "turns clockwise",
     "turns anticlockwise",
 )
-_NUM_FRAMES, _SIDE = 16, 48
+_NUM_FRAMES, _HEIGHT, _WIDTH = 16, 48, 56
 
 
 def draw_clip(label: int, rng: np.random.Generator) -> np.ndarray:
-    """Frames (16, 48, 48, 3) uint8 of one clip of class `TIME_CLASSES[label]`."""
+    """Frames (16, 48, 56, 3) uint8 of one clip of class `TIME_CLASSES[label]`."""
     quantity, falling = divmod(label, 2)
     ramp = np.linspace(0, 1, _NUM_FRAMES, dtype=np.float32)
     place, size, brightness, direction = (
@@ -44,9 +44,8 @@ def draw_clip(label: int, rng: np.random.Generator) -> np.ndarray:
     def per_frame(values: np.ndarray) -> np.ndarray:
         return np.asarray(values, dtype=np.float32)[:, None, None]
 
-    axis = np.arange(_SIDE, dtype=np.float32)
-    dx = axis[None, None, :] - per_frame(12 + 24 * place)
-    dy = axis[None, :, None] - np.float32(rng.uniform(18, 30))
+    dx = np.arange(_WIDTH, dtype=np.float32)[None, None, :] - per_frame(16 + 24 * place)
+    dy = np.arange(_HEIGHT, dtype=np.float32)[None, :, None] - np.float32(rng.uniform(18, 30))
     angle = per_frame(rng.uniform(-0.3, 0.3) + 1.4 * np.pi * (direction - 0.5))
     along = dx * np.cos(angle) + dy * np.sin(angle)
     across = dy * np.cos(angle) - dx * np.sin(angle)

@@ -29,6 +29,11 @@ def _from_timm(config_dict: dict[str, Any]) -> dict[str, Any]:
     fields = {key: value for key, value in config_dict.items() if key not in _TIMM_KEYS}
     if fields.get("model_type") == LVTFFConfig.model_type:
         return fields
+    architecture = config_dict["architecture"]
+    if architecture not in VARIANTS:
+        raise ValueError(
+            f"The folder holds timm's {architecture!r}, which is none of {', '.join(VARIANTS)}."
+        )
     args = dict(config_dict.get("model_args", {}), num_classes=config_dict.get("num_classes", 0))
     names = config_dict.get("label_names")
     num_labels = args.pop("num_classes")
@@ -37,7 +42,7 @@ def _from_timm(config_dict: dict[str, Any]) -> dict[str, Any]:
     if names:
         pairs = names.items() if isinstance(names, dict) else enumerate(names)
         fields["id2label"] = {int(index): name for index, name in pairs}
-    return {**fields, **VARIANTS[config_dict["architecture"]], **args, "model_type": "lvt_ff"}
+    return {**fields, **VARIANTS[architecture], **args, "model_type": "lvt_ff"}
 
 
 @strict
@@ -135,7 +140,9 @@ class LVTFFConfig(PreTrainedConfig):
             architecture=self.architecture,
             num_classes=num_classes,
             num_features=self.embed_dim,
-            label_names=[self.id2label[index] for index in range(num_classes)],
+            label_names=[
+                self.id2label.get(index, f"LABEL_{index}") for index in range(num_classes)
+            ],
             model_args=self.core_kwargs(),
             pretrained_cfg=pretrained_cfg,
         )

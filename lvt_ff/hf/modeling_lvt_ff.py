@@ -1,5 +1,6 @@
 """The transformers models: thin holders of the core module as `self.model`."""
 
+import copy
 import os
 from typing import Any
 
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling, ImageClassifierOutput
-from transformers.utils import can_return_tuple, logging
+from transformers.utils import cached_file, can_return_tuple, logging
 
 from lvt_ff.hf.configuration_lvt_ff import LVTFFConfig
 from lvt_ff.model import LinearVideoTransformer, init_weights
@@ -37,6 +38,7 @@ class LVTFFPreTrainedModel(PreTrainedModel):
     main_input_name = "pixel_values_videos"
     input_modalities = ("video",)
     supports_gradient_checkpointing = True
+    accepts_loss_kwargs = False  # the loss is a mean over the batch: Trainer divides it
     _no_split_modules = ["VideoBlock"]
 
     def __init__(self, config: LVTFFConfig, num_classes: int):
@@ -60,14 +62,18 @@ class LVTFFPreTrainedModel(PreTrainedModel):
     def save_pretrained(
         self,
         save_directory: str | os.PathLike,
+        is_main_process: bool = True,
         state_dict: dict[str, Tensor] | None = None,
         **kwargs: Any,
     ) -> None:
         """As in transformers, with timm's names for the weights: both libraries load them."""
+        if self.model.num_classes not in (0, self.config.num_labels):
+            logger.warning("The head was changed: labels are numbered, set config.id2label.")
+            self.config.num_labels = self.model.num_classes
         if not getattr(self, "_hf_peft_config_loaded", False):
             state_dict = self.state_dict() if state_dict is None else state_dict
             state_dict = {name.removeprefix(_PREFIX): t for name, t in state_dict.items()}
-        super().save_pretrained(save_directory, state_dict=state_dict, **kwargs)
+        super().save_pretrained(save_directory, is_main_process, state_dict=state_dict, **kwargs)
 
     @classmethod
     def from_pretrained(
@@ -78,23 +84,19 @@ class LVTFFPreTrainedModel(PreTrainedModel):
         **kwargs: Any,
     ) -> "LVTFFPreTrainedModel":
         """As in transformers; another `num_frames` or `img_size` resamples, with a warning."""
-        if pretrained_model_name_or_path is None or (
-            config and not isinstance(config, LVTFFConfig)
-        ):
-            return super().from_pretrained(
-                pretrained_model_name_or_path, *model_args, config=config, **kwargs
-            )
         hub_options = {name: kwargs[name] for name in _HUB_OPTIONS if name in kwargs}
-        stored = LVTFFConfig.from_pretrained(pretrained_model_name_or_path, **hub_options)
         wanted = {}
-        for name, alias in (("num_frames", None), ("img_size", "image_size")):
-            value = kwargs.pop(name, kwargs.pop(alias, None))
-            if value is None:
-                value = getattr(config or stored, name)
-            if value != getattr(stored, name):
-                wanted[name] = value
-                if config is not None:
-                    setattr(config, name, getattr(stored, name))
+        if _has_config(pretrained_model_name_or_path, hub_options):
+            stored = LVTFFConfig.from_pretrained(pretrained_model_name_or_path, **hub_options)
+            config = copy.deepcopy(config)
+            for name, alias in (("num_frames", None), ("img_size", "image_size")):
+                value = kwargs.pop(name, kwargs.pop(alias, None))
+                if value is None:
+                    value = getattr(config or stored, name)
+                if value != getattr(stored, name):
+                    wanted[name] = value
+                    if config is not None:
+                        setattr(config, name, getattr(stored, name))
         loaded = super().from_pretrained(
             pretrained_model_name_or_path, *model_args, config=config, **kwargs
         )
@@ -112,6 +114,13 @@ class LVTFFPreTrainedModel(PreTrainedModel):
         self.config.num_frames = self.model.num_frames
         if img_size is not None:
             self.config.img_size = img_size
+
+
+def _has_config(source: str | os.PathLike | None, hub_options: dict[str, Any]) -> bool:
+    if source is None:
+        return False
+    quiet = dict(_raise_exceptions_for_missing_entries=False)
+    return cached_file(source, "config.json", **quiet, **hub_options) is not None
 
 
 def _add_prefix(module: LVTFFPreTrainedModel, state_dict: dict, prefix: str, *_: Any) -> None:
@@ -144,7 +153,8 @@ class LVTFFModel(LVTFFPreTrainedModel):
                 each (B, T·N, D).
             **kwargs: what transformers passes along, such as `return_dict`.
         """
-        tokens, hidden_states = _run(self, pixel_values_videos, output_hidden_states)
+        wanted = _wants_hidden_states(self, output_hidden_states)
+        tokens, hidden_states = _tokens(self, pixel_values_videos, wanted)
         return BaseModelOutputWithPooling(
             last_hidden_state=tokens.flatten(1, 2),
             pooler_output=self.model.forward_head(tokens),
@@ -172,24 +182,35 @@ class LVTFFForVideoClassification(LVTFFPreTrainedModel):
             pixel_values_videos: clips (B, T, C, H, W), normalised.
             labels: class numbers (B,), or 0/1 floats (B, K) for several labels a clip.
             output_hidden_states: as in `LVTFFModel`.
-            **kwargs: what transformers passes along, such as `return_dict` or `num_items_in_batch`.
+            **kwargs: what transformers passes along, such as `return_dict`.
         """
-        tokens, hidden_states = _run(self, pixel_values_videos, output_hidden_states)
-        logits = self.model.forward_head(tokens)
+        if _wants_hidden_states(self, output_hidden_states):
+            tokens, hidden_states = _tokens(self, pixel_values_videos, True)
+            logits = self.model.forward_head(tokens)
+        else:  # through the core's own forward, where accelerate's offloading hooks are
+            logits, hidden_states = self.model(_cast(self, pixel_values_videos)), None
         loss = None
         if labels is not None:
-            loss = self.loss_function(labels, logits, self.config, **kwargs)
+            loss = self.loss_function(labels, logits, self.config)
         return ImageClassifierOutput(loss=loss, logits=logits, hidden_states=hidden_states)
 
 
-def _run(
-    holder: LVTFFPreTrainedModel, clips: Tensor, output_hidden_states: bool | None
+def _wants_hidden_states(holder: LVTFFPreTrainedModel, asked: bool | None) -> bool:
+    return holder.config.output_hidden_states if asked is None else asked
+
+
+def _cast(holder: LVTFFPreTrainedModel, clips: Tensor) -> Tensor:
+    # Frames that are not normalised yet stay integers, which the model refuses.
+    return clips.to(holder.dtype) if clips.is_floating_point() else clips
+
+
+def _tokens(
+    holder: LVTFFPreTrainedModel, clips: Tensor, with_hidden_states: bool
 ) -> tuple[Tensor, tuple[Tensor, ...] | None]:
-    if output_hidden_states is None:
-        output_hidden_states = holder.config.output_hidden_states
-    core = holder.model
-    clips = clips.to(holder.dtype)
-    if not output_hidden_states:
+    core, clips = holder.model, _cast(holder, clips)
+    if not with_hidden_states:
         return core.forward_features(clips), None
-    tokens, outputs = core.forward_intermediates(clips, output_fmt="NLC")
-    return tokens, (core.embed(clips).flatten(1, 2), *outputs)
+    states = [core.embed(clips)]
+    for block in core.blocks:
+        states.append(core.run_block(block, states[-1]))
+    return core.norm(states[-1]), tuple(state.flatten(1, 2) for state in states)

@@ -151,6 +151,11 @@ class LVTFFVideoProcessor(BaseVideoProcessor):
         return_tensors: str | None = None,
         **kwargs: Any,
     ) -> BatchFeature:
+        if None in (size.height, size.width, crop_size.height, crop_size.width):
+            raise ValueError(
+                f"size and crop_size need height and width, got {size} and {crop_size}: frames are "
+                "resized, keeping their shape, to cover size."
+            )
         clips = []
         for clip in videos:
             if do_resize:

@@ -16,6 +16,11 @@ class Kernel(nn.Module):
         super().__init__()
         self.head_dim = head_dim
 
+    @property
+    def feature_dim(self) -> int:
+        """Channels of a feature, F; as many as a head has unless a kernel says otherwise."""
+        return self.head_dim
+
     def feature_map(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         """(S, A, L, E) queries and keys to (S, A, L, F) features."""
         raise NotImplementedError

@@ -2,9 +2,10 @@
 
 from lvt_ff.layers.block import ATTN_PATTERNS, VideoBlock
 from lvt_ff.layers.checks import check_choice, check_clip, check_positive
-from lvt_ff.layers.embeddings import init_embeddings, resample_embeddings
+from lvt_ff.layers.embeddings import resample_embeddings
 from lvt_ff.layers.fixation import FIXATIONS
 from lvt_ff.layers.head import POOLS, VideoHead
+from lvt_ff.layers.init import init_weights
 from lvt_ff.layers.mlp import DepthwiseConv
 from lvt_ff.layers.patch_embed import FramePatchEmbed
 from lvt_ff.layers.shift import SPATIAL_OFFSETS, SpatialShift
@@ -22,6 +23,6 @@ __all__ = [
     "check_choice",
     "check_clip",
     "check_positive",
-    "init_embeddings",
+    "init_weights",
     "resample_embeddings",
 ]

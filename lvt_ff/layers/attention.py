@@ -88,7 +88,7 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim)
         self.shift = shift
         self.kernel = KERNELS[kernel](head_dim)
-        self.fixation = FIXATIONS[fixation](head_dim, fixation_shared)
+        self.fixation = FIXATIONS[fixation](self.kernel.feature_dim, head_dim, fixation_shared)
         self.attn_drop = nn.Dropout(attn_drop_rate)
         self.proj = nn.Linear(dim, dim)
 

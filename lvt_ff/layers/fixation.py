@@ -13,11 +13,10 @@ class NoFixation(nn.Module):
     """Queries and keys pass unchanged.
 
     Args:
-        head_dim: ignored, kept so that every fixation is built alike.
-        shared: ignored likewise.
+        feature_dim, head_dim, shared: of no effect, so that every fixation is built alike.
     """
 
-    def __init__(self, head_dim: int, shared: bool):
+    def __init__(self, feature_dim: int, head_dim: int, shared: bool):
         super().__init__()
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -28,17 +27,18 @@ class FeatureFixation(nn.Module):
     """γ = sigmoid(W [q, k, v] + b), evaluated once; q and k are multiplied by it.
 
     Args:
-        head_dim: channels of one head, E.
+        feature_dim: channels of a query's or key's feature, F.
+        head_dim: channels of a value, E.
         shared: one ratio for q and k, or one for each (both from the same input).
     """
 
-    def __init__(self, head_dim: int, shared: bool):
+    def __init__(self, feature_dim: int, head_dim: int, shared: bool):
         super().__init__()
         self.num_ratios = 1 if shared else 2
-        self.gate = nn.Linear(3 * head_dim, self.num_ratios * head_dim)
+        self.gate = nn.Linear(2 * feature_dim + head_dim, self.num_ratios * feature_dim)
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Features (S, A, L, E) and values (S, A, L, E) to fixed features (S, A, L, E)."""
+        """Features (S, A, L, F) and values (S, A, L, E) to fixed features (S, A, L, F)."""
         ratios = self.gate(torch.cat([q, k, v], dim=-1)).sigmoid()
         ratios = ratios.chunk(self.num_ratios, dim=-1)
         return q * ratios[0], k * ratios[-1]

@@ -45,6 +45,11 @@ class VideoHead(nn.Module):
             self.global_pool = global_pool
         self.fc = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
 
+    def remove(self) -> None:
+        """Leave tokens as they are from now on."""
+        self.norm, self.pre_logits, self.act, self.fc = (nn.Identity() for _ in range(4))
+        self.global_pool = ""
+
     def forward(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """(B, T, N, D) to (B, K), or to the features before the classifier."""
         x = self.norm(POOLS[self.global_pool](self.token_drop(x)))

@@ -49,13 +49,15 @@ class MicroBatches:
         self.global_batch = batch_size * accumulation * num_processes
         self.steps_per_epoch = math.ceil(num_videos / self.global_batch)
         self.num_steps = self.steps_per_epoch * epochs
+        self._order: tuple[int, np.ndarray | None] = (-1, None)  # of the present epoch
 
     def step_indices(self, step: int) -> tuple[int, np.ndarray]:
         """The epoch of a step, and the numbers of all videos of its global batch."""
         epoch, place = divmod(step, self.steps_per_epoch)
-        order = np.random.default_rng((self.seed, epoch)).permutation(self.num_videos)
-        order = np.resize(order, self.steps_per_epoch * self.global_batch)
-        return epoch, order[place * self.global_batch :][: self.global_batch]
+        if self._order[0] != epoch:
+            order = np.random.default_rng((self.seed, epoch)).permutation(self.num_videos)
+            self._order = (epoch, np.resize(order, self.steps_per_epoch * self.global_batch))
+        return epoch, self._order[1][place * self.global_batch :][: self.global_batch]
 
     def __len__(self) -> int:
         return (self.num_steps - self.first_step) * self.accumulation

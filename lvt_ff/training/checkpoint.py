@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from lvt_ff.files import whole_folder
 
-__all__ = ["last_checkpoint", "load_checkpoint", "save_checkpoint"]
+__all__ = ["last_checkpoint", "load_checkpoint", "read_state", "save_checkpoint"]
 
 _PATTERN = "step_*"
 
@@ -52,8 +52,13 @@ def last_checkpoint(folder: Path) -> Path | None:
     return found[-1] if found else None
 
 
-def load_checkpoint(checkpoint: Path, model: nn.Module, optimizer: Optimizer) -> dict:
-    """Put a checkpoint's tensors into model and optimizer; returns its state, with `step`."""
+def read_state(checkpoint: Path) -> dict:
+    """What `save_checkpoint` was given beside tensors, with `step`."""
+    return json.loads((checkpoint / "state.json").read_text())
+
+
+def load_checkpoint(checkpoint: Path, model: nn.Module, optimizer: Optimizer) -> None:
+    """Put a checkpoint's tensors into model and optimizer."""
     model.load_state_dict(load_file(checkpoint / "model.safetensors"))
     values: dict[int, dict[str, Tensor]] = {}
     for key, tensor in load_file(checkpoint / "optimizer.safetensors").items():
@@ -61,4 +66,3 @@ def load_checkpoint(checkpoint: Path, model: nn.Module, optimizer: Optimizer) ->
         values.setdefault(int(index), {})[name] = tensor
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict(dict(state=values, param_groups=groups))
-    return json.loads((checkpoint / "state.json").read_text())

@@ -1,5 +1,6 @@
 """The loop of a fine-tuning run: steps, evaluations, checkpoints, resuming."""
 
+import shutil
 import sys
 import time
 import zlib
@@ -18,13 +19,17 @@ from tqdm import tqdm
 from lvt_ff.console import Failure, UsageError
 from lvt_ff.files import whole_folder
 from lvt_ff.training.batches import MicroBatches, seed_micro_batch
-from lvt_ff.training.checkpoint import load_checkpoint, save_checkpoint
+from lvt_ff.training.checkpoint import load_checkpoint, read_state, save_checkpoint
 from lvt_ff.training.optim import learning_rate, set_learning_rate
 
 __all__ = ["History", "TrainingLoop"]
 
 # Options that do not change what a run computes.
-_FREE_SETTINGS = {"cpu", "max_bad_fraction", "num_workers", "output_dir", "save_steps", "tracker"}
+# The data is compared by its fingerprint, so that its folder may be moved.
+_FREE_SETTINGS = {
+    *("eval_data", "max_bad_fraction", "num_workers", "output_dir", "save_steps", "tracker"),
+    "train_data",
+}
 
 
 @dataclass
@@ -88,12 +93,13 @@ class TrainingLoop:
 
     def resume(self, checkpoint: Path) -> None:
         """Take over weights, optimizer state and history; raises UsageError if settings differ."""
-        state = load_checkpoint(checkpoint, self.network, self.optimizer)
+        state = read_state(checkpoint)
         before, now = state["settings"], self.settings
         changed = [k for k in now if k not in _FREE_SETTINGS and before.get(k) != now[k]]
         if changed:
             told = ", ".join(f"{key} was {before.get(key)!r}, is {now[key]!r}" for key in changed)
             raise UsageError(f"Cannot resume {checkpoint}: {told}. Use the same settings.")
+        load_checkpoint(checkpoint, self.network, self.optimizer)
         self.batches.first_step = state["step"]
         self.history = History(**state["history"])
         self._scaler_state = state["scaler"]
@@ -102,7 +108,12 @@ class TrainingLoop:
         """All remaining steps; `micro_batches` are this process's, in order."""
         accelerator, batches = self.accelerator, self.batches
         self.trained, self.optimizer = accelerator.prepare(self.network, self.optimizer)
-        if self._scaler_state is not None:
+        for state in self.optimizer.state.values():
+            if (
+                "step" in state
+            ):  # prepare moves AdamW's counters to the GPU, where reading them waits
+                state["step"] = state["step"].cpu()
+        if self._scaler_state is not None and accelerator.scaler is not None:
             accelerator.scaler.load_state_dict(self._scaler_state)
         self.trained.train()
         with tqdm(
@@ -125,7 +136,7 @@ class TrainingLoop:
         lr = learning_rate(step, batches.num_steps, self.peak_lr, self.warmup_steps)
         set_learning_rate(self.optimizer, lr)
         start, waited, failures = time.perf_counter(), 0.0, []
-        totals = torch.zeros(3, dtype=torch.float64, device=accelerator.device)
+        totals = torch.zeros(3, device=accelerator.device)
         for number in range(batches.accumulation):
             asked = time.perf_counter()
             batch = next(micro_batches)
@@ -160,8 +171,8 @@ class TrainingLoop:
         logits = self.trained(pixel_values_videos=clips).logits.float()
         loss = self.criterion(logits, labels)
         self.accelerator.backward(loss / self.batches.accumulation)
-        top1 = (logits.argmax(dim=1) == labels).double().mean()
-        return torch.stack([loss.detach().double(), top1, torch.zeros_like(top1)])
+        top1 = (logits.argmax(dim=1) == labels).float().mean()
+        return torch.stack([loss.detach(), top1, torch.zeros_like(top1)])
 
     def _check_bad_files(self) -> None:
         if len(self.history.bad_files) > self.max_bad_files:
@@ -183,7 +194,8 @@ class TrainingLoop:
             self.accelerator.wait_for_everyone()
 
     def _end_epoch(self, epoch: int, done: int) -> None:
-        steps = self.history.steps[-self.batches.steps_per_epoch * self.eval_epochs :]
+        before = self.history.epochs[-1]["step"] if self.history.epochs else 0
+        steps = self.history.steps[before:]
         row = dict(epoch=epoch, step=done)
         for key in ("loss", "top1"):
             row[f"train_{key}"] = sum(step[key] for step in steps) / len(steps)
@@ -194,7 +206,7 @@ class TrainingLoop:
         if self.evaluate is None or best is None or row["eval_top1"] > best["eval_top1"]:
             self.history.best = row
             if self.accelerator.is_main_process:
-                with whole_folder(self.folder / "best") as new:
+                with whole_folder(self._best_folder()) as new:
                     save_file(self.network.state_dict(), new / "model.safetensors")
         total = self.batches.num_steps // self.batches.steps_per_epoch
         evaluated = f", evaluation top-1 {100 * row['eval_top1']:.1f} %" if self.evaluate else ""
@@ -213,11 +225,18 @@ class TrainingLoop:
         )
         optimizer = getattr(self.optimizer, "optimizer", self.optimizer)
         save_checkpoint(self.folder, done, self.network, optimizer, state)
+        # Only now: the checkpoint before this one may speak of an older best.
+        for old in self.folder.glob("best_*"):
+            if old != self._best_folder():
+                shutil.rmtree(old)
+
+    def _best_folder(self) -> Path:
+        return self.folder / f"best_{self.history.best['step'] if self.history.best else 0:08d}"
 
     def load_best(self) -> nn.Module:
         """The network, without what accelerate put around it, with its best weights."""
         network = self.accelerator.unwrap_model(self.trained, keep_fp32_wrapper=False)
-        network.load_state_dict(load_file(self.folder / "best" / "model.safetensors"))
+        network.load_state_dict(load_file(self._best_folder() / "model.safetensors"))
         return network
 
 

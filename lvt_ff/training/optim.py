@@ -54,9 +54,9 @@ def freeze_blocks(core: nn.Module, num_blocks: int) -> None:
     Raises:
         ValueError: more blocks than the model has.
     """
-    if num_blocks > len(core.blocks):
+    if not 0 <= num_blocks <= len(core.blocks):
         raise ValueError(
-            f"freeze_blocks={num_blocks}, but the model has {len(core.blocks)} blocks."
+            f"--freeze must be between 0 and {len(core.blocks)} (all blocks), got {num_blocks}."
         )
     if not num_blocks:
         return
