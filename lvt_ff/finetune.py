@@ -1,7 +1,7 @@
 """Fine-tune a model on labelled videos with Accelerate.
 
-Batches, augmentation, dropout and learning rate are functions of (seed, step), so that a run that
-was killed anywhere and resumed ends with the same weights as one that was not.
+Batches, augmentation, dropout and learning rate are functions of (seed, step): a run that was
+killed anywhere and resumed computes what an uninterrupted one on the same machine computes.
 """
 
 import csv
@@ -44,8 +44,8 @@ def finetune(
     model_args: dict[str, Any] | None = None,
     num_frames: int | None = None,
     img_size: int | None = None,
-    sampling: Literal["uniform", "dense"] = "uniform",
-    sampling_stride: int = 4,
+    sampling: Literal["uniform", "dense"] | None = None,
+    sampling_stride: int | None = None,
     scale_jitter: tuple[float, float] = (256 / 224, 320 / 224),
     hflip: float = 0.0,
     epochs: int = 30,
@@ -82,8 +82,9 @@ def finetune(
         model_args: Configuration fields to change, such as {"drop_path_rate": 0.1}.
         num_frames: Frames of a clip; embeddings are resampled.
         img_size: Pixels of a frame's side; embeddings are resampled.
-        sampling: One frame of each of num_frames segments, or every sampling_stride-th frame.
-        sampling_stride: Frames between two of a dense clip.
+        sampling: One frame of each of num_frames segments (uniform), or every sampling_stride-th
+            frame (dense); as the model folder was trained, or uniform, if not given.
+        sampling_stride: Frames between two of a dense clip; as the model folder, or 4.
         scale_jitter: Frames are resized to cover the crop times a random factor between these.
         hflip: Probability of a horizontal flip; leave 0 where left and right are classes.
         epochs: Passes over the training videos.
@@ -161,10 +162,11 @@ def finetune(
                 f"{output_dir} holds checkpoints of an earlier run: pass --resume to go on with "
                 "it, or another --output_dir."
             )
-    checkpoints.mkdir(parents=True, exist_ok=True)
-    processor.sampling, processor.sampling_stride = sampling, sampling_stride
-    network.model.set_grad_checkpointing(grad_checkpointing)
     accelerator = _accelerator(mixed_precision, cpu, tracker, Path(output_dir))
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    processor.sampling = sampling or processor.sampling
+    processor.sampling_stride = sampling_stride or processor.sampling_stride
+    network.model.set_grad_checkpointing(grad_checkpointing)
     batches = MicroBatches(
         len(videos),
         batch_size=batch_size,

@@ -115,7 +115,9 @@ def prediction_picture(
     )
     for row, example in enumerate(examples):
         axis = figure.add_subplot(grid[row, 0])
-        axis.imshow(np.concatenate(list(example["frames"]), axis=1))
+        gap = ((0, 0), (0, 0), (0, 2), (0, 0))  # a white line between frames
+        framed = np.pad(example["frames"], gap, constant_values=255)
+        axis.imshow(np.concatenate(list(framed), axis=1))
         axis.set_axis_off()
         axis.set_title(f"true: {example['label']}", fontsize=9, loc="left")
         bars = figure.add_subplot(grid[row, 1])
@@ -124,6 +126,7 @@ def prediction_picture(
         bars.barh(names, [100 * score for score in scores], color=colors)
         bars.set_xlim(0, 100)
         bars.tick_params(labelsize=7)
+    bars.set_xlabel("probability (%)", fontsize=8)
     draw_curve(figure.add_subplot(grid[-1, :]), rows, epochs)
     figure.suptitle(title)
     figure.tight_layout()

@@ -2,9 +2,11 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from conftest import random_frames
@@ -174,6 +176,18 @@ def test_wrong_flags_are_one_line_and_status_2(args, message, capsys):
         ("gone", ["--train_data", "{tmp}/gone.csv"], "files that do not exist"),
         ("more", ["--eval_data", "{tmp}/more"], "classes that the model does not: ['up']"),
         ("none", ["--epochs", "0"], "--epochs must be at least 1"),
+        ("none", ["--num_frames", "0"], "--num_frames must be at least 1"),
+        ("none", ["--seed", "-1"], "--seed must be between 0"),
+        ("none", ["--num_workers", "-1"], "--num_workers must be at least 0"),
+        ("none", ["--momentum", "0"], "--momentum must be between"),
+        ("none", ["--label_smoothing", "2"], "--label_smoothing must be between"),
+        ("none", ["--scale_jitter", "[0.5,0.5]"], "--scale_jitter must be at least 1"),
+        ("none", ["--layer_decay", "0"], "--layer_decay must be between"),
+        ("none", ["--freeze", "-1"], "--freeze must be between 0 and 1"),
+        ("none", ["--mixed_precision", "fp16"], "fp16 needs a GPU"),
+        ("none", ["--model_args", '{"depth": "many"}'], "depth"),
+        ("none", ["--model_args", '{"num_heads": 0}'], "num_heads must be at least 1"),
+        ("none", ["--train_data", "{videos}/left/0.mp4"], "neither a folder of class folders nor"),
         ("none", ["--freeze", "7"], "--freeze must be between 0 and 1 (all blocks), got 7"),
         ("file", ["--output_dir", "{tmp}/file"], "is a file"),
     ],
@@ -196,7 +210,7 @@ def test_wrong_training_requests_are_one_line_and_leave_nothing(
         (tmp_path / "more/left").symlink_to(videos / "left")
     elif prepare == "file":
         (tmp_path / "file").write_text("")
-    changes = [text.replace("{tmp}", str(tmp_path)) for text in changes]
+    changes = [t.replace("{tmp}", str(tmp_path)).replace("{videos}", str(videos)) for t in changes]
     before = sorted(tmp_path.rglob("*"))
     assert main(finetune_args(videos, tmp_path / "run", *changes)) == 2
     assert message in one_line(capsys)
@@ -234,6 +248,85 @@ def test_folder_without_its_weights_is_refused(trained, videos, tmp_path, capsys
     save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
     assert main(["predict", clip, "--model", str(tmp_path)]) == 2
     assert "lacks weights: 1 tensors" in one_line(capsys)
+
+
+def test_damaged_foreign_and_headless_folders_are_refused(trained, videos, tmp_path, capsys):
+    import timm
+
+    clip = str(next(videos.glob("left/*.mp4")))
+    for name in ("damaged", "headless"):
+        shutil.copytree(trained, tmp_path / name)
+    weights = tmp_path / "damaged/model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    base = lvt_ff.LVTFFModel.from_pretrained(trained)
+    base.save_pretrained(tmp_path / "headless")
+    foreign = timm.create_model("test_convnext", num_classes=2)
+    timm.models.save_for_hf(foreign, tmp_path / "foreign", safe_serialization=True)
+    expected = {
+        "damaged": "cannot be loaded as an lvt_ff model",
+        "headless": "or it was saved without a classifier",
+        "foreign": "holds timm's 'test_convnext'",
+    }
+    for name, message in expected.items():
+        assert main(["predict", clip, "--model", str(tmp_path / name)]) == 2, name
+        assert message in one_line(capsys)
+    for name in ("damaged", "foreign"):
+        args = finetune_args(videos, tmp_path / "run", model=str(tmp_path / name))
+        assert main([*args, "--model_args", "{}"]) == 2
+        assert expected[name] in one_line(capsys)
+    assert main(["predict", clip, "--model", str(trained), "--device", "warp9"]) == 2
+    assert "Device 'warp9' cannot be used" in one_line(capsys)
+
+
+def test_evaluation_without_a_readable_video_fails(trained, tmp_path, capsys):
+    for name in ("left", "right"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "bad.mp4").write_bytes(b"bad")
+    args = ["evaluate", "--model", str(trained), "--data", str(tmp_path), "--num_workers", "0"]
+    assert main([*args, "--output_dir", str(tmp_path / "out"), "--cpu"]) == 1
+    assert "None of the 2 videos could be read" in one_line(capsys)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["evaluation.json"]
+
+
+def test_missing_tracker_is_refused(videos, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("accelerate.Accelerator.init_trackers", lambda *a, **k: None)
+    assert main(finetune_args(videos, tmp_path / "run", "--tracker", "tensorboard")) == 2
+    assert "pip install 'lvt-ff[track]'" in one_line(capsys)
+
+
+def test_precision_of_the_launcher_is_taken(videos, tmp_path, monkeypatch):
+    import accelerate
+
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    seen = []
+    init = accelerate.Accelerator.__init__
+
+    def noting(self, *args, **kwargs):
+        init(self, *args, **kwargs)
+        seen.append(self.mixed_precision)
+
+    monkeypatch.setattr(accelerate.Accelerator, "__init__", noting)
+    assert main(finetune_args(videos, tmp_path / "run")) == 0
+    assert seen == ["bf16"]
+
+
+FULL_DISK = """
+import json, resource, signal, sys
+from lvt_ff.cli import main
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # beyond the limit: an error, as on a full disk
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+sys.exit(main(json.loads(sys.argv[1])))
+"""
+
+
+def test_really_full_disk_is_one_line_and_leaves_nothing_half_written(videos, tmp_path):
+    command = [sys.executable, "-c", FULL_DISK, json.dumps(finetune_args(videos, tmp_path / "run"))]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 1
+    errors = [line for line in result.stderr.splitlines() if line.startswith("lvt-ff")]
+    assert len(errors) == 1 and "failed: " in errors[0] and "Traceback" not in result.stderr
+    left = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
+    assert left == []
 
 
 def test_unreadable_clips_are_named_the_rest_is_classified(trained, videos, tmp_path, capsys):
@@ -330,3 +423,18 @@ def test_small_demo_goes_the_whole_way(tmp_path, capsys):
     assert main(args) == 2
     assert "is not empty" in one_line(capsys)
     assert torch.get_default_dtype() == torch.float32
+
+
+def test_views_of_the_demo_differ(tmp_path):
+    from lvt_ff.data import read_views
+    from lvt_ff.data.synthetic import draw_clip
+    from lvt_ff.demo import RECIPE
+    from lvt_ff.hub import build_model
+
+    write_video(tmp_path / "a.mp4", draw_clip(0, np.random.default_rng(0)))
+    options = dict(RECIPE["model_args"], img_size=RECIPE["img_size"])
+    _, processor, _ = build_model(RECIPE["model"], ["a", "b"], **options)
+    options = dict(processor.clip_options(), num_clips=2)
+    views = read_views(tmp_path / "a.mp4", processor.eval_transform(), options, 3)
+    assert views.shape == (6, 8, 3, 48, 48)
+    assert len({view.sum().item() for view in views}) == 6

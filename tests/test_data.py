@@ -210,21 +210,38 @@ def test_views_are_clips_by_crops_of_one_reading(folder):
     torch.testing.assert_close(views[3:], torch.stack(small_transform().crops(second, 3)))
 
 
-def test_made_up_classes_differ_by_time_alone():
-    # Every quantity takes the same values in every class; only their order tells: the multiset of
-    # brightness and of place is the same whether a clip is sorted by time or not.
-    for label in range(len(TIME_CLASSES)):
-        frames = draw_clip(label, np.random.default_rng(label)).astype(float)
+def brightness(frames):
+    return frames.astype(float).max((1, 2, 3))
+
+
+def column(frames):
+    ground = np.median(frames, (1, 2), keepdims=True)
+    weight = np.abs(frames - ground).sum(-1).clip(60) - 60
+    return (weight * np.arange(frames.shape[2])).sum((1, 2)) / weight.sum((1, 2)).clip(1)
+
+
+@pytest.mark.parametrize("measure, label", [(column, 0), (brightness, 4)])
+def test_made_up_quantity_is_sorted_in_its_classes_alone(measure, label):
+    order = np.arange(16)
+
+    def trend(other, seed):
+        frames = draw_clip(other, np.random.default_rng(seed))
         assert frames.shape == (16, 48, 56, 3)
-        backward = draw_clip(label ^ 1, np.random.default_rng(label)).astype(float)
-        steady = label // 2
-        if steady in (0, 2):  # place and brightness are read off the pixels
-            measure = {
-                0: lambda f: (
-                    (f - np.median(f, (1, 2), keepdims=True)).clip(40).argmax(2).max((1, 2))
-                ),
-                2: lambda f: f.max((1, 2, 3)),
-            }[steady]
-            assert np.corrcoef(measure(frames), measure(backward)[::-1])[0, 1] > 0.5
-            sign = 1 if label % 2 == 0 else -1
-            assert sign * np.corrcoef(measure(frames), np.arange(16))[0, 1] > 0.6
+        return np.corrcoef(measure(frames), order)[0, 1]
+
+    rising = [trend(label, seed) for seed in range(10)]
+    falling = [trend(label + 1, seed) for seed in range(10)]
+    others = [trend(c, s) for c in range(8) if c // 2 != label // 2 for s in range(10)]
+    assert np.mean(rising) > 0.7 and np.mean(falling) < -0.7
+    assert abs(np.mean(others)) < 0.2 and np.max(np.abs(others)) < 0.95
+
+
+@pytest.mark.parametrize("measure", [column, brightness])
+def test_made_up_frames_are_alike_in_all_classes_but_for_their_order(measure):
+    values = [
+        np.concatenate([measure(draw_clip(c, np.random.default_rng((c, s)))) for s in range(30)])
+        for c in range(len(TIME_CLASSES))
+    ]
+    means, spreads = [v.mean() for v in values], [v.std() for v in values]
+    assert np.std(means) < 0.2 * np.mean(spreads)
+    assert np.std(spreads) < 0.1 * np.mean(spreads)

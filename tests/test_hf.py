@@ -106,6 +106,45 @@ def test_registration_twice_is_harmless():
     assert type(AutoConfig.for_model("lvt_ff")) is LVTFFConfig
 
 
+def test_uint8_clips_are_refused_as_in_the_core(hf_model):
+    with pytest.raises(ValueError, match="uint8.*processor"):
+        hf_model(torch.zeros(1, 4, 3, 64, 64, dtype=torch.uint8))
+
+
+def test_from_pretrained_leaves_the_callers_configuration_alone(hf_model, tmp_path):
+    hf_model.save_pretrained(tmp_path)
+    config = LVTFFConfig.from_pretrained(tmp_path, num_frames=6)
+    model = LVTFFForVideoClassification.from_pretrained(tmp_path, config=config)
+    assert config.num_frames == model.config.num_frames == model.model.num_frames == 6
+    (tmp_path / "config.json").unlink()
+    config.num_frames = 4
+    bare = LVTFFForVideoClassification.from_pretrained(tmp_path, config=config)
+    torch.testing.assert_close(bare.state_dict(), hf_model.state_dict())
+
+
+def test_head_changed_on_the_core_is_saved_with_its_size(hf_model, clip, tmp_path):
+    hf_model.model.reset_classifier(5)
+    hf_model.save_pretrained(tmp_path)
+    loaded = LVTFFForVideoClassification.from_pretrained(tmp_path).eval()
+    assert loaded.config.num_labels == 5
+    torch.testing.assert_close(loaded(clip).logits, hf_model(clip).logits)
+
+
+def test_offloaded_model_gives_the_same_logits(hf_model, clip):
+    from accelerate import cpu_offload
+
+    expected = hf_model(clip).logits
+    offloaded = cpu_offload(hf_model, execution_device=torch.device("cpu"))
+    torch.testing.assert_close(offloaded(clip).logits, expected)
+
+
+def test_sharded_folder_loads(hf_model, clip, tmp_path):
+    hf_model.save_pretrained(tmp_path, max_shard_size="500KB")
+    assert (tmp_path / "model.safetensors.index.json").is_file()
+    loaded = LVTFFForVideoClassification.from_pretrained(tmp_path).eval()
+    torch.testing.assert_close(loaded(clip).logits, hf_model(clip).logits)
+
+
 class Clips(torch.utils.data.Dataset):
     def __len__(self):
         return 8
@@ -143,6 +182,23 @@ def test_trainer_trains_saves_and_resumes(tmp_path):
     torch.testing.assert_close(resumed.model.state_dict(), trainer.model.state_dict())
     loaded = LVTFFForVideoClassification.from_pretrained(tmp_path / "checkpoint-6")
     torch.testing.assert_close(loaded.state_dict(), trainer.model.state_dict())
+
+
+@pytest.mark.parametrize("problem", ["single_label", "multi_label"])
+def test_trainer_accumulates_to_the_loss_of_one_batch(problem, tmp_path):
+    losses = []
+    for batch, accumulation in ((8, 1), (2, 4)):
+        model = trainer_model()
+        model.config.problem_type = f"{problem}_classification"
+        data = [dict(Clips()[i]) for i in range(8)]
+        if problem == "multi_label":
+            data = [dict(row, labels=[1.0, float(row["labels"])]) for row in data]
+        sizes = dict(per_device_train_batch_size=batch, gradient_accumulation_steps=accumulation)
+        options = arguments(tmp_path, max_steps=1, save_steps=99, **sizes)
+        trainer = Trainer(model, options, train_dataset=data)
+        trainer.train()
+        losses.append([row["loss"] for row in trainer.state.log_history if "loss" in row][0])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])

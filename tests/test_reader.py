@@ -253,6 +253,28 @@ def test_real_clips(shared, name):
     assert set(seen) == {total}
 
 
+def test_trimmed_video_shows_the_frames_of_its_edit_list(numbered, tmp_path):
+    import av
+
+    # As `ffmpeg -ss 1.2 -c copy` cuts: packets from the key frame before, shown from frame 30 on.
+    path = tmp_path / "cut.mp4"
+    with av.open(str(numbered / "h264_b_frames.mp4")) as source, av.open(str(path), "w") as target:
+        old = source.streams.video[0]
+        new = target.add_stream_from_template(old)
+        per_frame = int(1 / (25 * old.time_base))
+        for packet in source.demux(old):
+            if packet.dts is None or packet.pts < 20 * per_frame:
+                continue
+            packet.pts -= 30 * per_frame
+            packet.dts -= 30 * per_frame
+            packet.stream = new
+            target.mux(packet)
+    reason = decoders.DecordDecoder.refuses(str(path))
+    frames = read_clip(path, lambda total: range(total))
+    assert [number_of(frame) for frame in frames] == list(range(30, NUM_FRAMES))
+    assert "edit list" in reason
+
+
 def test_decord_reads_the_ordinary_cases(shared):
     for name in (
         "kinetics_b.mp4",

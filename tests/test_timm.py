@@ -114,6 +114,22 @@ def test_prune_intermediate_layers(clip):
     torch.testing.assert_close(got, expected)
 
 
+def test_pruned_model_still_runs(clip):
+    model = create()
+    model.prune_intermediate_layers([1])
+    assert model(clip).shape == (2, 4, 25, 64)
+    assert model.global_pool == "" and model.num_classes == 0
+
+
+def test_size_set_later_is_saved_and_loaded(tmp_path):
+    model = create().eval()
+    model.set_input_size(img_size=92, num_frames=6)
+    timm.models.save_for_hf(model, tmp_path, safe_serialization=True)
+    loaded = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
+    clip = torch.randn(1, 6, 3, 92, 92)
+    torch.testing.assert_close(loaded(clip), model(clip))
+
+
 def test_reset_classifier(clip):
     model = create().double()
     model.reset_classifier(11)

@@ -1,8 +1,10 @@
 """Runs that are killed, resumed, split over processes or accumulated end as the plain run does."""
 
+import contextlib
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,12 +14,16 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 from conftest import random_frames
+from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 
+from lvt_ff import LVTFFForVideoClassification, LVTFFVideoProcessor
+from lvt_ff.console import Failure, UsageError
 from lvt_ff.data.synthetic import write_video
+from lvt_ff.evaluate import evaluate
 from lvt_ff.files import whole_folder, write_text
 from lvt_ff.finetune import finetune
-from lvt_ff.hub import build_model
+from lvt_ff.hub import build_model, load_folder, write_model_folder
 from lvt_ff.training.batches import MicroBatches
 from lvt_ff.training.optim import freeze_blocks, learning_rate, make_optimizer, set_learning_rate
 
@@ -149,6 +155,52 @@ def test_folder_and_file_are_whole_or_absent(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"a", "b"}
 
 
+def killed_at_rename(number, action):
+    """Run an action in a child that dies at its n-th rename; whether it got that far."""
+    child = os.fork()
+    if child == 0:
+        count = iter(range(1000))
+
+        def counted(function):
+            def wrapper(*args, **kwargs):
+                if next(count) == number:
+                    os._exit(9)
+                return function(*args, **kwargs)
+
+            return wrapper
+
+        os.rename, os.replace = counted(os.rename), counted(os.replace)
+        with contextlib.suppress(BaseException):
+            action()
+            os._exit(0)
+        os._exit(1)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+
+
+def test_model_folder_killed_at_any_rename_loads_nowhere_or_whole(hf_model, tmp_path):
+    names = set()
+    for number in range(20):
+        folder = tmp_path / str(number)
+        written = []
+
+        def write(folder=folder, written=written):
+            size = dict(height=64, width=64)
+            processor = LVTFFVideoProcessor(num_frames=4, size=size, crop_size=size)
+            write_model_folder(folder, hf_model, processor, ModelCard("---\n---\n"), {})
+            written.append(True)
+
+        killed = killed_at_rename(number, write)
+        complete = (folder / "config.json").exists()
+        if complete:
+            load_folder(folder)
+        write()
+        load_folder(folder)
+        names.add((killed, complete))
+        if not killed:
+            break
+    assert (True, False) in names and (False, True) in names
+
+
 # Runs
 
 
@@ -246,14 +298,58 @@ finetune(**options)
 
 
 def test_resume_refuses_other_settings_and_fresh_start_refuses_old_checkpoints(videos, tmp_path):
-    from lvt_ff.console import UsageError
-
     options = dict(FAST, train_data=videos, output_dir=tmp_path / "run", epochs=1)
     finetune(**options)
     with pytest.raises(UsageError, match="holds checkpoints of an earlier run: pass --resume"):
         finetune(**options)
     with pytest.raises(UsageError, match="lr was 0.001, is 0.002"):
         finetune(**{**options, "lr": 2e-3, "resume": True})
+
+
+def test_resume_refuses_other_data_and_other_sizes(videos, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(videos, data)
+    options = dict(FAST, train_data=data, output_dir=tmp_path / "run", epochs=1, resume=True)
+    finetune(**options)
+    with pytest.raises(UsageError, match="Cannot resume.*num_frames was None, is 3"):
+        finetune(**{**options, "num_frames": 3})
+    (data / "class 1").rename(data / "another class")
+    with pytest.raises(UsageError, match="Cannot resume.*train_videos was"):
+        finetune(**options)
+    (data / "another class").rename(data / "class 1")
+    data.rename(tmp_path / "moved")
+    finetune(**{**options, "train_data": tmp_path / "moved"})
+
+
+def test_classifier_is_kept_for_the_same_classes_in_another_order(plain_run, videos, tmp_path):
+    model = LVTFFForVideoClassification.from_pretrained(plain_run, dtype=torch.bfloat16)
+    model.config.id2label = {0: "class 1", 1: "class 0"}
+    model.save_pretrained(tmp_path / "turned")
+    LVTFFVideoProcessor.from_pretrained(plain_run).save_pretrained(tmp_path / "turned")
+    options = dict(FAST, model=str(tmp_path / "turned"), model_args=None, epochs=1, lr=1e-9)
+    results = finetune(**options, train_data=videos, output_dir=tmp_path / "run")
+    assert "with its classifier" in results["start"]
+    stored = json.loads((tmp_path / "run/config.json").read_text())
+    assert stored["id2label"] == {"0": "class 1", "1": "class 0"}
+    assert {tensor.dtype for tensor in weights(tmp_path / "run").values()} == {torch.float32}
+
+
+def test_evaluation_fills_its_batches(plain_run, videos, monkeypatch):
+    sizes = []
+    forward = LVTFFForVideoClassification.forward
+
+    def noting(self, pixel_values_videos, **kwargs):
+        sizes.append(len(pixel_values_videos))
+        return forward(self, pixel_values_videos, **kwargs)
+
+    monkeypatch.setattr(LVTFFForVideoClassification, "forward", noting)
+    outputs = {}
+    for batch_size in (1, 4, 6):
+        sizes.clear()
+        options = dict(clips=2, crops=1, num_workers=0, cpu=True)
+        outputs[batch_size] = evaluate(plain_run, videos, batch_size=batch_size, **options)
+        assert max(sizes) == batch_size and sum(sizes) == 20
+    assert outputs[1]["top1"] == outputs[4]["top1"] == outputs[6]["top1"]
 
 
 def test_number_of_workers_changes_nothing(plain_run, videos, tmp_path):
@@ -334,8 +430,6 @@ def test_finetuning_a_folder_goes_on_from_its_weights(plain_run, videos, tmp_pat
 
 
 def test_bad_training_files_are_replaced_and_listed_up_to_a_limit(videos, tmp_path):
-    from lvt_ff.console import Failure
-
     data = tmp_path / "data"
     for label in videos.iterdir():
         (data / label.name).mkdir(parents=True)
@@ -352,8 +446,6 @@ def test_bad_training_files_are_replaced_and_listed_up_to_a_limit(videos, tmp_pa
 
 
 def test_loss_that_is_not_a_number_ends_the_run(videos, tmp_path):
-    from lvt_ff.console import Failure
-
     options = dict(FAST, lr=1e30, optimizer="sgd", clip_grad=None, warmup_epochs=0.0)
     with pytest.raises(Failure, match="not a number at step .*: lower --lr"):
         finetune(**options, train_data=videos, output_dir=tmp_path / "run")
@@ -381,6 +473,20 @@ def torchrun(num_processes, script, *args):
     result = subprocess.run(command, capture_output=True, text=True, env=env)
     assert result.returncode == 0, result.stderr[-3000:]
     return result
+
+
+def test_two_processes_are_killed_and_resumed_to_the_same_weights(videos, tmp_path):
+    (tmp_path / "run.py").write_text(LAUNCH)
+    (tmp_path / "killed.py").write_text(SCRIPT)
+    options = dict(FAST, train_data=str(videos), eval_data=str(videos), save_steps=1)
+    plain, broken = (dict(options, output_dir=str(tmp_path / name)) for name in ("a", "b"))
+    torchrun(2, str(tmp_path / "run.py"), json.dumps(plain))
+    with pytest.raises(AssertionError, match="SIGKILL|exitcode"):
+        torchrun(2, str(tmp_path / "killed.py"), json.dumps([broken, 5]))
+    torchrun(2, str(tmp_path / "run.py"), json.dumps(dict(broken, resume=True)))
+    a, b = weights(tmp_path / "a"), weights(tmp_path / "b")
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert rows(tmp_path / "a", "order", "lr") == rows(tmp_path / "b", "order", "lr")
 
 
 def test_two_processes_equal_one_that_accumulates(videos, tmp_path):

@@ -1,5 +1,6 @@
 """The loop of a fine-tuning run: steps, evaluations, checkpoints, resuming."""
 
+import math
 import shutil
 import sys
 import time
@@ -108,11 +109,9 @@ class TrainingLoop:
         """All remaining steps; `micro_batches` are this process's, in order."""
         accelerator, batches = self.accelerator, self.batches
         self.trained, self.optimizer = accelerator.prepare(self.network, self.optimizer)
+        # prepare moves AdamW's counters to the GPU, where reading each of them waits.
         for state in self.optimizer.state.values():
-            if (
-                "step" in state
-            ):  # prepare moves AdamW's counters to the GPU, where reading them waits
-                state["step"] = state["step"].cpu()
+            state.update({"step": state["step"].cpu()} if "step" in state else {})
         if self._scaler_state is not None and accelerator.scaler is not None:
             accelerator.scaler.load_state_dict(self._scaler_state)
         self.trained.train()
@@ -158,7 +157,7 @@ class TrainingLoop:
         totals[2] = len(failures)
         loss, hits, bad = (accelerator.reduce(totals, "sum") / batches.num_processes).tolist()
         loss, top1 = loss / batches.accumulation, hits / batches.accumulation
-        if loss != loss:
+        if math.isnan(loss):
             raise Failure(f"The loss is not a number at step {step + 1}: lower --lr or use bf16.")
         if bad:
             self.history.bad_files.update(gather_object(failures))
