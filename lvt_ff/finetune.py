@@ -166,6 +166,11 @@ def finetune(
     checkpoints.mkdir(parents=True, exist_ok=True)
     processor.sampling = sampling or processor.sampling
     processor.sampling_stride = sampling_stride or processor.sampling_stride
+    settings |= dict(
+        sampling=processor.sampling,
+        sampling_stride=processor.sampling_stride,
+        mixed_precision=accelerator.mixed_precision,
+    )
     network.model.set_grad_checkpointing(grad_checkpointing)
     batches = MicroBatches(
         len(videos),

@@ -26,9 +26,10 @@ __all__ = [
 
 
 def _folder_problem(folder: Path) -> str | None:
+    if str(folder) in VARIANTS:
+        return f"{folder} is a variant without trained weights: fine-tune it, then give that folder"
     if not folder.is_dir():
-        known = suggest(str(folder), [*VARIANTS])
-        return f"{str(folder)!r} is neither a model folder nor a variant: {known}"
+        return f"{folder} is not a folder: give one written by fine-tuning or save_pretrained"
     if not (folder / "config.json").is_file():
         return (
             f"{folder} has no config.json: give a folder written by fine-tuning or save_pretrained"
@@ -110,6 +111,9 @@ def stored_classes(name_or_folder: str) -> tuple[str, ...] | None:
     """
     if name_or_folder in VARIANTS:
         return None
+    if not Path(name_or_folder).exists():
+        known = suggest(name_or_folder, [*VARIANTS])
+        raise ValueError(f"{name_or_folder!r} is neither a variant nor a model folder: {known}")
     problem = _folder_problem(Path(name_or_folder))
     if problem:
         raise ValueError(problem)

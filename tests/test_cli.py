@@ -227,7 +227,11 @@ def test_evaluation_data_of_other_classes_is_refused(trained, videos, tmp_path, 
 @pytest.mark.parametrize("command", ["evaluate", "predict"])
 @pytest.mark.parametrize(
     "model, message",
-    [("lvt_ff_s", "is neither a model folder"), ("{tmp}", "has no config.json")],
+    [
+        ("lvt_ff_s", "is a variant without trained weights"),
+        ("{tmp}/absent", "absent is not a folder"),
+        ("{tmp}", "has no config.json"),
+    ],
 )
 def test_models_that_are_no_folders_are_refused(command, model, message, videos, tmp_path, capsys):
     model = model.replace("{tmp}", str(tmp_path))
