@@ -152,6 +152,11 @@ def test_unreadable_files_are_named_with_reasons(tmp_path):
             read_clip(tmp_path / name, [0])
 
 
+def test_path_is_printed_plainly(tmp_path):
+    with pytest.raises(VideoReadError, match="Cannot read video '"):
+        read_clip(np.str_(tmp_path / "absent.mp4"), [0])
+
+
 def test_truncated_file_is_an_error(numbered, tmp_path):
     data = (numbered / "h264_b_frames.mp4").read_bytes()
     (tmp_path / "cut.mp4").write_bytes(data[: len(data) // 2])

@@ -92,9 +92,10 @@ class DecordDecoder:
     @staticmethod
     def decode(path: str, choose: Choose) -> np.ndarray:
         """Chosen frames (T, H, W, 3)."""
-        from decord import VideoReader  # after torch: the other order freezes DataLoader workers
+        import decord  # after torch: the other order freezes DataLoader workers
 
-        reader = VideoReader(path, num_threads=1)
+        decord.logging.set_level(decord.logging.QUIET)  # what is wrong is in the error it raises
+        reader = decord.VideoReader(path, num_threads=1)
         return reader.get_batch(list(choose(len(reader)))).asnumpy()
 
 

@@ -44,7 +44,7 @@ def read_clip(
     """
     if decoder not in DECODER_CHOICES:
         raise ValueError(f"decoder must be one of {list(DECODER_CHOICES)}, got {decoder!r}.")
-    path = os.fspath(path)
+    path = str(os.fspath(path))  # not numpy's kind of string, which prints otherwise
     problem = _problem_of_file(path)
     if problem:
         raise VideoReadError(f"Cannot read video {path!r}: {problem}.")
