@@ -17,9 +17,9 @@ from lvt_ff.data import VideoReadError
 __all__ = [
     "Failure",
     "UsageError",
+    "check_ranges",
     "command_parser",
     "execute",
-    "check_ranges",
     "run",
     "suggest",
     "usage",

@@ -126,8 +126,7 @@ def demo(
 def shuffled_top1(model: Path, data: Path, seed: int = 0) -> float:
     """Top-1 on frames in random order: what a model knows without time."""
     network, processor = load_folder(model)
-    names = tuple(network.config.id2label[i] for i in range(network.config.num_labels))
-    videos = load_video_list(data, names)
+    videos = load_video_list(data, network.config.class_names)
     dataset = EvalDataset(
         videos,
         processor.eval_transform(),
@@ -138,10 +137,11 @@ def shuffled_top1(model: Path, data: Path, seed: int = 0) -> float:
     )
     generator = torch.Generator().manual_seed(seed)
     scores = []
+    network.eval()
     with torch.inference_mode():
         for item in (dataset[index] for index in range(len(dataset))):
             order = torch.randperm(processor.num_frames, generator=generator)
-            scores.append(network.eval()(item["clip"][:, order]).logits[0].numpy())
+            scores.append(network(item["clip"][:, order]).logits[0].numpy())
     return topk_accuracy(np.stack(scores), videos.labels, k=1)
 
 

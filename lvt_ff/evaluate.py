@@ -156,7 +156,7 @@ def evaluate(
             num_workers=(num_workers, 0, None),
         )
         network, processor = load_folder(model)
-        class_names = tuple(network.config.id2label[i] for i in range(network.config.num_labels))
+        class_names = network.config.class_names
         videos = load_video_list(data, class_names)
     accelerator = make_accelerator(mixed_precision, cpu)
     dataset = EvalDataset(

@@ -20,11 +20,7 @@ from lvt_ff.console import UsageError, check_ranges, run, usage
 from lvt_ff.data import EvalDataset, TrainDataset, TrainTransform, collate, load_video_list
 from lvt_ff.evaluate import evaluate_videos, make_accelerator
 from lvt_ff.files import write_text
-from lvt_ff.hub import (
-    build_model,
-    stored_classes,
-    write_model_folder,
-)
+from lvt_ff.hub import build_model, stored_classes, write_model_folder
 from lvt_ff.plots import curve_picture
 from lvt_ff.training.batches import MicroBatches
 from lvt_ff.training.checkpoint import last_checkpoint
@@ -142,7 +138,7 @@ def finetune(
             raise ValueError(f"{output_dir} is a file: give a folder with --output_dir.")
         videos = load_video_list(train_data)
         stored = stored_classes(model)
-        if stored is not None and set(stored) == set(videos.class_names):
+        if stored not in (None, videos.class_names) and set(stored) == set(videos.class_names):
             videos = load_video_list(train_data, stored)  # in the order of the model's classifier
         eval_videos = load_video_list(eval_data, videos.class_names) if eval_data else None
         settings |= dict(
@@ -263,13 +259,12 @@ def _accelerator(mixed_precision: str | None, cpu: bool, tracker: str, folder: P
 def _write_output(folder: Path, network, processor, history: History, results: dict) -> None:
     best, settings = results["best"], results["settings"]
     evaluated = {key.removeprefix("eval_"): value for key, value in best.items()}
-    class_names = [network.config.id2label[i] for i in range(network.config.num_labels)]
     curve = folder / "checkpoints" / "curve.png"
     curve_picture(curve, history.steps, history.epochs, f"{folder.name}: {settings['model']}")
     card = model_card(
         folder.name,
         base=results["start"],
-        class_names=class_names,
+        class_names=network.config.class_names,
         results=evaluated if results["num_eval"] else None,
         settings=settings,
         data=dict(

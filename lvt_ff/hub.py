@@ -117,8 +117,7 @@ def stored_classes(name_or_folder: str) -> tuple[str, ...] | None:
     problem = _folder_problem(Path(name_or_folder))
     if problem:
         raise ValueError(problem)
-    labels = LVTFFConfig.from_pretrained(name_or_folder).id2label
-    return tuple(labels[index] for index in sorted(labels))
+    return LVTFFConfig.from_pretrained(name_or_folder).class_names
 
 
 def build_model(

@@ -115,6 +115,16 @@ def test_predict_equals_the_pipeline(trained, videos, capsys):
         assert a["score"] == pytest.approx(b["score"], abs=1e-6)
 
 
+@pytest.mark.parametrize("views", [["--clips", "2"], ["--crops", "3"]])
+def test_views_of_a_prediction_change_its_scores(views, trained, videos, capsys):
+    clip = str(next(videos.glob("left/*.mp4")))
+    lines = []
+    for more in ([], views):
+        assert main(["predict", clip, "--model", str(trained), "--json", *more]) == 0
+        lines.append(capsys.readouterr().out)
+    assert lines[0] != lines[1]
+
+
 def test_recipe_file_and_flags_give_the_same_run(trained, videos, tmp_path):
     recipe = dict(
         model="test_lvt_ff",

@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 
 from lvt_ff import LVTFFForVideoClassification, LVTFFVideoProcessor
 from lvt_ff.console import Failure, UsageError
+from lvt_ff.data import VideoReadError
 from lvt_ff.data.synthetic import write_video
 from lvt_ff.evaluate import evaluate
 from lvt_ff.files import whole_folder, write_text
@@ -392,6 +393,38 @@ def test_every_option_changes_the_result(videos, tmp_path, change):
         AcceleratorState._reset_state(reset_partial_state=True)  # precision is per process
     a, b = weights(tmp_path / "a"), weights(tmp_path / "b")
     assert any(a[n].shape != b[n].shape or not torch.equal(a[n], b[n]) for n in a)
+
+
+def test_evaluations_come_every_so_many_epochs_and_at_the_end(videos, tmp_path):
+    options = dict(FAST, train_data=videos, eval_data=videos, output_dir=tmp_path / "run")
+    results = finetune(**options, eval_epochs=2)
+    assert [epoch["epoch"] for epoch in results["epochs"]] == [2, 3]
+
+
+def test_forced_decoder_reaches_the_readers(plain_run, videos, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "decord", None)  # as if it were not installed
+    options = dict(FAST, train_data=videos, output_dir=tmp_path / "run")
+    with pytest.raises(VideoReadError, match="decord: not installed"):
+        finetune(**options, decoder="decord")
+    with pytest.raises(Failure, match="None of the 10 videos"):
+        evaluate(plain_run, videos, decoder="decord", output_dir=tmp_path / "out", cpu=True)
+
+
+def test_precision_of_an_evaluation_changes_its_scores(plain_run, videos, tmp_path, monkeypatch):
+    kept = []
+    monkeypatch.setattr("lvt_ff.evaluate.topk_accuracy", lambda s, *a, **k: kept.append(s) or 0.0)
+    for precision in ("no", "bf16"):
+        evaluate(
+            plain_run,
+            videos,
+            mixed_precision=precision,
+            output_dir=tmp_path / precision,
+            num_workers=0,
+            cpu=True,
+        )
+        AcceleratorState._reset_state(reset_partial_state=True)
+    assert not np.array_equal(kept[0], kept[-1])
+    np.testing.assert_allclose(kept[0], kept[-1], atol=0.05)
 
 
 def test_gradient_checkpointing_changes_nothing(plain_run, videos, tmp_path):

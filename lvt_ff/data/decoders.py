@@ -82,12 +82,13 @@ class DecordDecoder:
     @staticmethod
     def refuses(path: str) -> str | None:
         """Why this backend must not read a file, or None."""
-        if _has_trimmed_or_open_groups(path, os.path.getmtime(path)):
-            return (
+        reason = _refuse_without_times(path)
+        if reason is None and _has_trimmed_or_open_groups(path, os.path.getmtime(path)):
+            reason = (
                 "it numbers frames wrongly where an edit list trims the video, or where groups of "
                 "pictures are open (usual in HEVC)"
             )
-        return _refuse_without_times(path)
+        return reason
 
     @staticmethod
     def decode(path: str, choose: Choose) -> np.ndarray:

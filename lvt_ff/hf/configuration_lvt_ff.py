@@ -110,6 +110,11 @@ class LVTFFConfig(PreTrainedConfig):
         return cls(**{**VARIANTS[name], **kwargs})
 
     @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the classes, in order; a class without one is numbered."""
+        return tuple(self.id2label.get(i, f"LABEL_{i}") for i in range(self.num_labels))
+
+    @property
     def architecture(self) -> str:
         """timm's name of the variant with these sizes; clip size counts only between equals."""
         clip_size = ("num_frames", "img_size")
@@ -140,9 +145,7 @@ class LVTFFConfig(PreTrainedConfig):
             architecture=self.architecture,
             num_classes=num_classes,
             num_features=self.embed_dim,
-            label_names=[
-                self.id2label.get(index, f"LABEL_{index}") for index in range(num_classes)
-            ],
+            label_names=list(self.class_names[:num_classes]),
             model_args=self.core_kwargs(),
             pretrained_cfg=pretrained_cfg,
         )

@@ -6,6 +6,7 @@ import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -135,7 +136,7 @@ class TrainingLoop:
         lr = learning_rate(step, batches.num_steps, self.peak_lr, self.warmup_steps)
         set_learning_rate(self.optimizer, lr)
         start, waited, failures = time.perf_counter(), 0.0, []
-        totals = torch.zeros(3, device=accelerator.device)
+        totals = torch.zeros(2, device=accelerator.device)
         for number in range(batches.accumulation):
             asked = time.perf_counter()
             batch = next(micro_batches)
@@ -145,16 +146,14 @@ class TrainingLoop:
             labels = torch.tensor(batch["label"], device=accelerator.device)
             place = number * batches.num_processes + batches.rank
             seed_micro_batch(batches.seed, step, place)
-            if number + 1 < batches.accumulation:
-                with accelerator.no_sync(self.trained):
-                    totals += self._backward(clips, labels)
-            else:
+            last = number + 1 == batches.accumulation
+            with nullcontext() if last else accelerator.no_sync(self.trained):
                 totals += self._backward(clips, labels)
         if self.clip_grad is not None:
             accelerator.clip_grad_norm_(self.trained.parameters(), self.clip_grad)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        totals[2] = len(failures)
+        totals = torch.cat([totals, totals.new_tensor([len(failures)])])
         loss, hits, bad = (accelerator.reduce(totals, "sum") / batches.num_processes).tolist()
         loss, top1 = loss / batches.accumulation, hits / batches.accumulation
         if math.isnan(loss):
@@ -171,7 +170,7 @@ class TrainingLoop:
         loss = self.criterion(logits, labels)
         self.accelerator.backward(loss / self.batches.accumulation)
         top1 = (logits.argmax(dim=1) == labels).float().mean()
-        return torch.stack([loss.detach(), top1, torch.zeros_like(top1)])
+        return torch.stack([loss.detach(), top1])
 
     def _check_bad_files(self) -> None:
         if len(self.history.bad_files) > self.max_bad_files:
