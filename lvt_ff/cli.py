@@ -13,6 +13,12 @@ COMMANDS: dict[str, tuple[str, str, tuple[str, ...], str]] = {
     "finetune": ("lvt_ff.finetune", "finetune", (), "train on your own videos"),
     "evaluate": ("lvt_ff.evaluate", "evaluate", (), "accuracy on labelled videos"),
     "predict": ("lvt_ff.predict", "predict", ("videos",), "classify video files"),
+    "convert": (
+        "lvt_ff.convert_checkpoint",
+        "convert",
+        ("src", "dst"),
+        "start from another model's checkpoint",
+    ),
     "demo": ("lvt_ff.demo", "demo", (), "the whole way on made-up videos, in minutes"),
 }
 

@@ -1,12 +1,14 @@
 """A typed function as a command: flags and help from its signature, errors in one line."""
 
 import difflib
+import inspect
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_origin
 
 import torch
+from docstring_parser import parse
 from huggingface_hub.errors import StrictDataclassError
 from jsonargparse import ArgumentParser
 from safetensors import SafetensorError
@@ -70,13 +72,21 @@ def command_parser(function: Callable, prog: str, positional: Sequence[str] = ()
     Args:
         function: typed, with a Google-style docstring.
         prog: what the user types.
-        positional: parameters given without a flag; one annotated as a list takes several values.
+        positional: parameters given without a flag; one annotated as a list takes several
+            values, one with a default may be left out.
     """
     parser = _OneLineParser(prog=prog, description=(function.__doc__ or "").split("\n\n")[0])
     parser.add_argument("--config", action="config", help="YAML file with any of these options.")
     skip = set(positional)
+    explained = {part.arg_name: part.description for part in parse(function.__doc__ or "").params}
     for name in positional:
-        parser.add_argument(name, nargs="+", type=str, help="One or more, by path.")
+        parameter = inspect.signature(function).parameters[name]
+        options = dict(type=parameter.annotation, help=explained.get(name))
+        if get_origin(parameter.annotation) is list:
+            options.update(type=str, nargs="+")
+        elif parameter.default is not parameter.empty:
+            options.update(nargs="?", default=parameter.default)
+        parser.add_argument(name, **options)
     parser.add_function_arguments(function, as_group=False, skip=skip)
     for action in parser._actions:
         if getattr(action, "_typehint", None) is bool:  # `--resume` alone means true

@@ -6,21 +6,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["whole_folder", "write_text"]
+__all__ = ["whole_file", "whole_folder", "write_text"]
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file that appears under its name only when it is complete."""
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A new file that gets its name, and replaces a former one, only if the block ends well."""
     partial = path.with_name(f".{path.name}.partial")
     try:
-        with open(partial, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+        yield partial
+        with open(partial, "rb") as handle:
+            os.fsync(handle.fileno())
         os.replace(partial, path)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file that appears under its name only when it is complete."""
+    with whole_file(path) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 @contextmanager

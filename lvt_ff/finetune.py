@@ -37,6 +37,7 @@ def finetune(
     train_data: Path,
     output_dir: Path,
     eval_data: Path | None = None,
+    pretrained: bool | None = None,
     model_args: dict[str, Any] | None = None,
     num_frames: int | None = None,
     img_size: int | None = None,
@@ -71,10 +72,13 @@ def finetune(
     """Fine-tune a model on a folder of videos; the output folder loads in timm and transformers.
 
     Args:
-        model: Variant name (random weights) or model folder.
+        model: Variant, such as lvt_ff_default, or lvt_ff_default.fb_in22k_ft_in1k with the tag of
+            its weights (`lvt-ff models` lists them); or model folder.
         train_data: Folder with one subfolder per class, or CSV file with the columns path,label.
         output_dir: Where the finished model folder goes; checkpoints lie in its checkpoints folder.
         eval_data: Like train_data; without it the last weights are kept, with it the best.
+        pretrained: Start a variant from its ImageNet weights, downloaded from the Hub (true), or
+            from random ones (false); null does the first where the variant has any.
         model_args: Configuration fields to change, such as {"drop_path_rate": 0.1}.
         num_frames: Frames of a clip; embeddings are resampled.
         img_size: Pixels of a frame's side; embeddings are resampled.
@@ -149,7 +153,7 @@ def finetune(
         fields = {key: value for key, value in fields.items() if value is not None}
         torch.manual_seed(seed)
         network, processor, origin = build_model(
-            model, videos.class_names, **dict(model_args or {}, **fields)
+            model, videos.class_names, pretrained, **dict(model_args or {}, **fields)
         )
         freeze_blocks(network.model, freeze)
         checkpoint = last_checkpoint(checkpoints)
@@ -217,6 +221,7 @@ def finetune(
         num_workers=num_workers,
         pin_memory=accelerator.device.type == "cuda",
     )
+    conversion = network.pretrained_report.lines() if network.pretrained_report else []
     accelerator.print(
         f"start: {origin}\n{len(videos)} training videos of {len(videos.class_names)} classes; "
         f"{batches.num_steps} steps of {batches.global_batch} clips, {batches.first_step} done; "
@@ -227,6 +232,7 @@ def finetune(
         best=history.best,
         epochs=history.epochs,
         start=origin,
+        conversion=conversion,
         settings=settings,
         num_train=len(videos),
         num_eval=len(eval_videos) if eval_videos else 0,
@@ -263,7 +269,7 @@ def _write_output(folder: Path, network, processor, history: History, results: d
     curve_picture(curve, history.steps, history.epochs, f"{folder.name}: {settings['model']}")
     card = model_card(
         folder.name,
-        base=results["start"],
+        base=[results["start"], *results["conversion"]],
         class_names=network.config.class_names,
         results=evaluated if results["num_eval"] else None,
         settings=settings,
@@ -271,12 +277,13 @@ def _write_output(folder: Path, network, processor, history: History, results: d
             train=f"{settings['train_data']} ({results['num_train']} videos)",
             eval=f"{settings['eval_data']} ({results['num_eval']} videos)",
         ),
+        license=(network.config.pretrained_cfg or {}).get("license"),
     )
     write_text(folder / "steps.jsonl", "".join(json.dumps(row) + "\n" for row in history.steps))
     table = io.StringIO()
     csv.writer(table).writerows([("path", "reason"), *history.bad_files.items()])
     write_text(folder / "bad_files.csv", table.getvalue())
-    write_model_folder(folder, network, processor, card, results, [curve])
+    write_model_folder(folder, network, processor, card, {"results.json": results}, [curve])
 
 
 if __name__ == "__main__":

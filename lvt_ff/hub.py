@@ -7,18 +7,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from huggingface_hub import ModelCard
 from safetensors import SafetensorError
+from timm.models import split_model_name_tag
 
 from lvt_ff.console import suggest
 from lvt_ff.files import whole_folder
 from lvt_ff.hf import LVTFFConfig, LVTFFForVideoClassification, LVTFFVideoProcessor
+from lvt_ff.hf.modeling_lvt_ff import LVTFFPreTrainedModel
+from lvt_ff.timm_models import SOURCES
 from lvt_ff.variants import VARIANTS
 
 __all__ = [
     "build_model",
+    "is_variant",
     "load_folder",
     "stored_classes",
     "write_model_folder",
@@ -26,8 +29,8 @@ __all__ = [
 
 
 def _folder_problem(folder: Path) -> str | None:
-    if str(folder) in VARIANTS:
-        return f"{folder} is a variant without trained weights: fine-tune it, then give that folder"
+    if is_variant(str(folder)):
+        return f"{folder} is a variant, not trained on videos: fine-tune it, then give that folder"
     if not folder.is_dir():
         return f"{folder} is not a folder: give one written by fine-tuning or save_pretrained"
     if not (folder / "config.json").is_file():
@@ -75,7 +78,7 @@ def load_folder(
         if (processor.crop_size["height"], processor.crop_size["width"]) != (height, width):
             processor = _resized(processor, height, width)
     else:
-        processor = _variant_processor(model.config)
+        processor = LVTFFVideoProcessor.from_config(model.config)
     return model, processor
 
 
@@ -90,17 +93,21 @@ def _resized(processor: LVTFFVideoProcessor, height: int, width: int) -> LVTFFVi
     )
 
 
-def _variant_processor(config: LVTFFConfig) -> LVTFFVideoProcessor:
-    cfg = timm.models.get_pretrained_cfg(config.architecture)
-    img_size = config.img_size
-    return LVTFFVideoProcessor.from_data_config(
-        num_frames=config.num_frames,
-        img_size=(img_size, img_size) if isinstance(img_size, int) else tuple(img_size),
-        mean=cfg.mean,
-        std=cfg.std,
-        interpolation=cfg.interpolation,
-        crop_pct=cfg.crop_pct,
-    )
+def is_variant(name: str) -> bool:
+    """Whether a name is a variant's, with or without the tag of pretrained weights.
+
+    Raises:
+        ValueError: a variant with a tag that it does not have.
+    """
+    variant, tag = split_model_name_tag(name)
+    if variant not in VARIANTS:
+        return False
+    if tag and tag not in SOURCES.get(variant, ()):
+        if Path(name).exists():
+            return False
+        tags = ", ".join(SOURCES.get(variant, ())) or "none"
+        raise ValueError(f"{variant} has no weights {tag!r}; its tags: {tags}.")
+    return True
 
 
 def stored_classes(name_or_folder: str) -> tuple[str, ...] | None:
@@ -109,7 +116,7 @@ def stored_classes(name_or_folder: str) -> tuple[str, ...] | None:
     Raises:
         ValueError: neither a variant nor a model folder.
     """
-    if name_or_folder in VARIANTS:
+    if is_variant(name_or_folder):
         return None
     if not Path(name_or_folder).exists():
         known = suggest(name_or_folder, [*VARIANTS])
@@ -121,17 +128,23 @@ def stored_classes(name_or_folder: str) -> tuple[str, ...] | None:
 
 
 def build_model(
-    name_or_folder: str, class_names: Sequence[str], **overrides: Any
+    name_or_folder: str,
+    class_names: Sequence[str],
+    pretrained: bool | None = None,
+    **overrides: Any,
 ) -> tuple[LVTFFForVideoClassification, LVTFFVideoProcessor, str]:
     """A float32 model to train on these classes, its processor, and a line on its weights' origin.
 
     Args:
-        name_or_folder: a variant (random weights: no trained ones are published) or a model folder.
+        name_or_folder: a variant, with or without a tag, or a model folder.
         class_names: in order; a folder's classifier is kept where it has the same ones.
+        pretrained: whether a variant starts from its image model's weights; None does wherever
+            there are any.
         **overrides: configuration fields.
 
     Raises:
-        ValueError: unknown name, not a model folder, or fields that do not fit.
+        ValueError: unknown name, not a model folder, or fields or weights that do not fit.
+        OSError: the weights cannot be downloaded.
     """
     labels = dict(enumerate(class_names))
     unknown = sorted(set(overrides) - set(LVTFFConfig.__annotations__))
@@ -140,10 +153,12 @@ def build_model(
         raise ValueError(f"Unknown configuration field {unknown[0]!r}: {known}.")
     stored = stored_classes(name_or_folder)
     if stored is None:
-        config = LVTFFConfig.from_variant(name_or_folder, id2label=labels, **overrides)
-        model = LVTFFForVideoClassification(config)
-        origin = f"random weights of {name_or_folder} (no trained weights are published yet)"
-        return model, _variant_processor(config), origin
+        return _build_variant(name_or_folder, pretrained, id2label=labels, **overrides)
+    if pretrained is False:
+        raise ValueError(
+            f"--pretrained false takes a variant, got the model folder {name_or_folder}, whose "
+            "weights are always loaded."
+        )
     same = stored == tuple(class_names)
     if not same:
         overrides["num_labels"] = len(labels)
@@ -158,12 +173,37 @@ def build_model(
     return model, processor, f"weights of {name_or_folder} with {head}"
 
 
+def _build_variant(
+    name: str, pretrained: bool | None, **fields: Any
+) -> tuple[LVTFFForVideoClassification, LVTFFVideoProcessor, str]:
+    variant, tag = split_model_name_tag(name)
+    if tag and pretrained is False:
+        raise ValueError(f"{name} names weights: give {variant} with --pretrained false.")
+    if pretrained and variant not in SOURCES:
+        raise ValueError(f"{variant} has no pretrained weights; with some: {', '.join(SOURCES)}.")
+    if pretrained is False or variant not in SOURCES:
+        model = LVTFFForVideoClassification(LVTFFConfig.from_variant(name, **fields))
+        origin = f"random weights of {variant}"
+    else:
+        tag = tag or next(iter(SOURCES[variant]))
+        name = f"{variant}.{tag}"
+        try:
+            model = LVTFFForVideoClassification.from_timm(name, **fields)
+        except OSError as error:
+            raise OSError(
+                f"The weights of {name} cannot be fetched from the Hub: {error} (--pretrained "
+                "false starts from random weights.)"
+            ) from error
+        origin = f"{name} (weights of {model.model.pretrained_cfg['hf_hub_id']})"
+    return model, LVTFFVideoProcessor.from_config(model.config), origin
+
+
 def write_model_folder(
     folder: Path,
-    model: LVTFFForVideoClassification,
+    model: LVTFFPreTrainedModel,
     processor: LVTFFVideoProcessor,
     card: ModelCard,
-    results: dict,
+    records: dict[str, dict],
     pictures: Sequence[Path] = (),
 ) -> None:
     """Write a finished model folder; `config.json` comes last: a half-written one loads nowhere.
@@ -171,7 +211,7 @@ def write_model_folder(
     Args:
         folder: may hold other files, which stay.
         model, processor, card: saved as transformers and the Hub expect them.
-        results: goes to `results.json`.
+        records: data to write as JSON, by file name.
         pictures: files to move in.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -179,7 +219,8 @@ def write_model_folder(
         model.save_pretrained(new)
         processor.save_pretrained(new)
         card.save(new / "README.md")
-        (new / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+        for name, record in records.items():
+            (new / name).write_text(json.dumps(record, indent=2) + "\n")
         for picture in pictures:
             shutil.move(picture, new / picture.name)
     (folder / "config.json").unlink(missing_ok=True)  # of an earlier model, until ours is there

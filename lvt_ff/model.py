@@ -110,6 +110,7 @@ class LinearVideoTransformer(nn.Module):
         self.num_features = self.embed_dim = embed_dim
         self.head_hidden_size = head_hidden or embed_dim
         self.grad_checkpointing = False
+        self.pretrained_report = None  # set by loading another model's weights
         self.feature_info = [
             dict(module=f"blocks.{i}", num_chs=embed_dim, reduction=patch_stride)
             for i in range(depth)
@@ -241,9 +242,7 @@ class LinearVideoTransformer(nn.Module):
         return take_indices
 
     def set_input_size(
-        self,
-        img_size: int | tuple[int, int] | None = None,
-        num_frames: int | None = None,
+        self, img_size: int | tuple[int, int] | None = None, num_frames: int | None = None
     ) -> list[str]:
         """Resample the embeddings to another clip size.
 
@@ -267,8 +266,9 @@ class LinearVideoTransformer(nn.Module):
             self.register_parameter(
                 name, nn.Parameter(resampled[name], requires_grad=parameter.requires_grad)
             )
+        # For timm's config.json.
         size = dict(img_size=self.img_size, num_frames=self.num_frames)
-        self._model_args = dict(getattr(self, "_model_args", {}), **size)  # for timm's config.json
+        self._model_args = dict(getattr(self, "_model_args", {}), **size)
         self._traits = dict(getattr(self, "_traits", {}), img_size=self.img_size)
         return changes
 

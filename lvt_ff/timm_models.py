@@ -1,55 +1,154 @@
 """timm's side: default configurations, one registered entry per variant, and the checkpoint filter.
 
-Source: sizes from `lvt_ff.variants`; pixel statistics from the authors' recipes (mean and std 0.5).
+Source: sizes from `lvt_ff.variants`; pixel statistics of the image models from timm, where no image
+model is behind a name from the authors' recipes (mean and std 0.5).
 """
 
 import logging
+from functools import partial
 from typing import Any
 
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import (
+    build_model_with_cfg,
+    generate_default_cfgs,
+    get_pretrained_cfg,
+    load_pretrained,
+    register_model,
+    resolve_pretrained_cfg,
+    split_model_name_tag,
+)
 from torch import Tensor
 
+from lvt_ff.convert import layout_of, log_report, unwrap, vit_to_video
 from lvt_ff.layers import FramePatchEmbed, resample_embeddings
 from lvt_ff.model import LinearVideoTransformer
 from lvt_ff.variants import VARIANTS
 
-__all__ = []
+__all__ = ["SOURCES", "checkpoint_filter_fn", "load_source"]
 
 _logger = logging.getLogger(__name__)
 
+_MEDIUM = {
+    "fb_in22k_ft_in1k": "deit3_medium_patch16_224",
+    "sw_in12k": "vit_medium_patch16_gap_240",
+}
+# timm's image model behind `pretrained=True`, by variant and tag (the image model's own tag); the
+# first is the default.
+SOURCES: dict[str, dict[str, str]] = {
+    "lvt_ff_s": _MEDIUM,
+    "lvt_ff_default": _MEDIUM,
+    "lvt_ff_h": _MEDIUM,
+    "lvt_ff_hr": _MEDIUM,
+    "lvt_ff_tiny": {"augreg_in21k": "vit_tiny_patch16_224"},
+    "lvt_ff_small": {
+        "augreg_in21k": "vit_small_patch16_224",
+        "fb_in22k_ft_in1k": "deit3_small_patch16_224",
+    },
+    "lvt_ff_base": {
+        "augreg_in21k": "vit_base_patch16_224",
+        "fb_in22k_ft_in1k": "deit3_base_patch16_224",
+        "orig_in21k": "vit_base_patch16_224",
+    },
+    "lvt_ff_large": {"augreg_in21k": "vit_large_patch16_224"},
+}
 
-def _cfg(variant: str) -> dict[str, Any]:
+
+def _cfg(variant: str, **changes: Any) -> dict[str, Any]:
     img_size = VARIANTS[variant]["img_size"]
-    return dict(
-        url="",
-        num_classes=1000,
-        input_size=(3, img_size, img_size),
-        pool_size=None,
-        crop_pct=1.0,
-        interpolation="bilinear",
-        fixed_input_size=True,
-        mean=(0.5, 0.5, 0.5),
-        std=(0.5, 0.5, 0.5),
-        first_conv="patch_embed.proj",
-        classifier="head.fc",
-        license="apache-2.0",
+    return (
+        dict(
+            url="",
+            num_classes=1000,  # of a new classifier: no source's is kept
+            input_size=(3, img_size, img_size),
+            pool_size=None,
+            crop_pct=1.0,
+            interpolation="bilinear",
+            fixed_input_size=True,
+            mean=(0.5, 0.5, 0.5),
+            std=(0.5, 0.5, 0.5),
+            first_conv="patch_embed.proj",
+            classifier="head.fc",
+            license="apache-2.0",
+        )
+        | changes
     )
 
 
-default_cfgs = generate_default_cfgs({variant: _cfg(variant) for variant in VARIANTS})
+def _source_cfg(variant: str, tag: str) -> dict[str, Any]:
+    source = get_pretrained_cfg(f"{SOURCES[variant][tag]}.{tag}")
+    same = ("hf_hub_id", "mean", "std", "interpolation", "license")
+    return _cfg(variant, **{name: getattr(source, name) for name in same})
+
+
+default_cfgs = generate_default_cfgs(
+    {
+        f"{variant}.{tag}": _source_cfg(variant, tag)
+        for variant in SOURCES
+        for tag in SOURCES[variant]
+    }
+    | {variant: _cfg(variant) for variant in VARIANTS if variant not in SOURCES}
+)
 
 
 def checkpoint_filter_fn(
-    state_dict: dict[str, Tensor], model: LinearVideoTransformer
+    state_dict: dict[str, Tensor], model: LinearVideoTransformer, temporal_init: str = "zero"
 ) -> dict[str, Tensor]:
-    """Weights of another clip size to the model's, with a warning for each embedding resampled."""
-    state_dict = state_dict.get("model", state_dict.get("state_dict", state_dict))
+    """Our weights of another clip size, or an image model's, to the model's.
+
+    What was resampled, or the report of a conversion (kept as `model.pretrained_report`), is
+    logged.
+    """
+    state_dict = unwrap(state_dict)
+    if layout_of(state_dict) != "lvt_ff":
+        state_dict, report = vit_to_video(state_dict, model, temporal_init)
+        model.pretrained_report = report
+        log_report(report)
+        return state_dict
+    missing = sorted(set(model.state_dict()) - set(state_dict) - {"head.fc.weight", "head.fc.bias"})
+    if missing:  # timm itself would go on with random values where the number of classes differs
+        raise ValueError(
+            f"The weights lack {len(missing)} tensors of the model, such as {missing[0]}: give the "
+            "options that they were trained with."
+        )
     old_size = model.pretrained_cfg["input_size"][1:]  # of the file, where a folder says so
     old_grid = FramePatchEmbed.token_grid(old_size, model.patch_embed.proj)
     state_dict, changes = resample_embeddings(state_dict, model.num_frames, model.grid, old_grid)
     for change in changes:
         _logger.warning("Resampled %s.", change)
     return state_dict
+
+
+def load_source(
+    model: LinearVideoTransformer,
+    name: str,
+    *,
+    pretrained_cfg_overlay: dict[str, Any] | None = None,
+    temporal_init: str = "zero",
+    cache_dir: str | None = None,
+) -> None:
+    """Load what `timm.create_model(name, pretrained=True)` loads into a model that is there.
+
+    Args:
+        name: variant, or `variant.tag`.
+        pretrained_cfg_overlay: fields of timm's configuration to replace, such as `file`.
+        temporal_init: see `vit_to_video`.
+        cache_dir: of downloads; the Hub's own if not given.
+
+    Raises:
+        RuntimeError: unknown tag, or no weights behind the name.
+        ValueError: weights that do not fit.
+    """
+    variant, tag = split_model_name_tag(name)
+    cfg = resolve_pretrained_cfg(variant, tag, pretrained_cfg_overlay).to_dict()
+    model.pretrained_cfg = cfg
+    load_pretrained(
+        model,
+        cfg,
+        num_classes=model.num_classes,
+        in_chans=model.in_chans,
+        filter_fn=partial(checkpoint_filter_fn, temporal_init=temporal_init),
+        cache_dir=cache_dir,
+    )
 
 
 def _create(

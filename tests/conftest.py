@@ -1,16 +1,27 @@
 """Fixtures shared by the tests: the folder of reference data, clips, small models."""
 
 import os
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from hub_server import HubServer
 
-# Before the hub is imported: it reads these once.
-os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# Before the hub is imported, which reads these once: no test reaches another machine, or the
+# user's own cache.
+HUB = HubServer()
+CACHE = tempfile.TemporaryDirectory()
+os.environ.update(
+    HF_ENDPOINT=HUB.address,
+    HF_HOME=CACHE.name,
+    HF_HUB_CACHE=str(Path(CACHE.name, "hub")),
+    HF_HUB_OFFLINE="0",
+    HF_HUB_DISABLE_TELEMETRY="1",
+    HF_HUB_DISABLE_XET="1",
+)
 
 import lvt_ff  # noqa: E402
 
@@ -24,6 +35,16 @@ def shared() -> Path:
     if not (folder / "golden").is_dir():
         pytest.skip(f"reference data not found at {folder} (set LVT_FF_SHARED)")
     return folder
+
+
+@pytest.fixture
+def hub():
+    """The Hub that downloads come from; its cache is empty before and after."""
+    HUB.folders.clear()
+    HUB.requests.clear()
+    yield HUB
+    HUB.folders.clear()
+    HUB.empty_cache()
 
 
 @pytest.fixture(autouse=True)

@@ -2,12 +2,14 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+import timm
 import torch
 from conftest import random_frames
 
@@ -36,9 +38,9 @@ def trained(videos, tmp_path_factory):
     return folder
 
 
-def finetune_args(videos, folder, *more, model="test_lvt_ff"):
+def finetune_args(videos, folder, *more, model="test_lvt_ff", fields=TINY):
     args = ["finetune", "--model", model, "--train_data", str(videos), "--output_dir", str(folder)]
-    args += ["--model_args", json.dumps(TINY), "--epochs", "1", "--batch_size", "2"]
+    args += ["--model_args", json.dumps(fields), "--epochs", "1", "--batch_size", "2"]
     return [*args, "--num_workers", "0", "--cpu", *more]
 
 
@@ -82,6 +84,75 @@ def test_models_lists_names_and_cost(capsys):
     for name in lvt_ff.VARIANTS:
         assert name in out
     assert "52.71 M" in out and "251.09" in out
+
+
+def test_models_lists_the_weights_to_start_from(capsys):
+    assert main(["models"]) == 0
+    out = capsys.readouterr().out
+    for name in timm.list_pretrained("*lvt_ff*"):
+        assert f"{name} " in out and timm.get_pretrained_cfg(name).hf_hub_id in out
+
+
+@pytest.mark.parametrize("command", ["convert", "predict"])
+def test_help_explains_what_has_no_flag(command, capsys):
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    text = capsys.readouterr().out
+    names = dict(convert=("src", "dst"), predict=("videos",))[command]
+    for name in names:
+        assert re.search(rf"^  {name} +[A-Z]\w+", text, flags=re.M), text
+
+
+@pytest.mark.parametrize(
+    "flags, start", [([], "pretrained"), (["--pretrained", "false"], "random")]
+)
+def test_finetune_starts_from_an_image_model_unless_told_otherwise(
+    hub, videos, tmp_path, caplog, flags, start
+):
+    from image_models import timm_model
+
+    source = timm_model("vit_tiny_patch16_224.augreg_in21k")
+    timm.models.save_for_hf(source, tmp_path / "published", safe_serialization=True)
+    hub.folders["timm/vit_tiny_patch16_224.augreg_in21k"] = tmp_path / "published"
+    name = "lvt_ff_tiny" if flags else "lvt_ff_tiny.augreg_in21k"
+    size = dict(num_frames=2, img_size=32)
+    more = ("--freeze", "12", *flags)
+    args = finetune_args(videos, tmp_path / "run", *more, model=name, fields=size)
+    assert main(args) == 0
+    folder = tmp_path / "run"
+    card, results = (
+        (folder / "README.md").read_text(),
+        json.loads((folder / "results.json").read_text()),
+    )
+    model = lvt_ff.LVTFFForVideoClassification.from_pretrained(folder)
+    kept = torch.equal(model.model.blocks[0].attn.qkv.weight, source.blocks[0].attn.qkv.weight)
+    if start == "pretrained":
+        assert kept and "weights of timm/vit_tiny_patch16_224.augreg_in21k" in results["start"]
+        assert "148 copied, 1 resampled, 3 dropped" in caplog.text
+        assert "148 copied, 1 resampled, 3 dropped" in card
+        assert model.config.pretrained_cfg["tag"] == "augreg_in21k"
+    else:
+        assert not kept and results["start"] == "random weights of lvt_ff_tiny"
+        assert results["conversion"] == [] and hub.requests == []
+
+
+@pytest.mark.parametrize(
+    "model, flags, message",
+    [
+        ("lvt_ff_tiny.openai", [], "lvt_ff_tiny has no weights 'openai'; its tags: augreg_in21k"),
+        ("lvt_ff_tiny.augreg_in21k", ["--pretrained", "false"], "give lvt_ff_tiny with"),
+        ("test_lvt_ff", ["--pretrained", "true"], "test_lvt_ff has no pretrained weights"),
+        ("{trained}", ["--pretrained", "false"], "--pretrained false takes a variant"),
+        ("lvt_ff_tiny", [], "weights of lvt_ff_tiny.augreg_in21k cannot be fetched"),
+    ],
+)
+def test_starts_that_cannot_be_had_are_one_line(
+    hub, trained, videos, tmp_path, capsys, model, flags, message
+):
+    args = finetune_args(videos, tmp_path / "run", *flags, model=model.format(trained=trained))
+    assert main(args) in (1, 2)
+    assert message in one_line(capsys)
+    assert not (tmp_path / "run").exists()
 
 
 def test_finetune_evaluate_predict(trained, videos, capsys, tmp_path):
@@ -238,7 +309,7 @@ def test_evaluation_data_of_other_classes_is_refused(trained, videos, tmp_path, 
 @pytest.mark.parametrize(
     "model, message",
     [
-        ("lvt_ff_s", "is a variant without trained weights"),
+        ("lvt_ff_s", "is a variant, not trained on videos"),
         ("{tmp}/absent", "absent is not a folder"),
         ("{tmp}", "has no config.json"),
     ],

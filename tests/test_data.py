@@ -8,7 +8,7 @@ import timm
 import torch
 from conftest import random_frames
 
-from lvt_ff import LVTFFVideoProcessor, VideoReadError
+from lvt_ff import VideoReadError
 from lvt_ff.data import (
     EvalDataset,
     EvalTransform,
@@ -98,14 +98,11 @@ def test_one_clip_is_one_tensor_in_timm_processor_and_training(folder):
         load_video_list(folder), processor.eval_transform(), num_clips=1, num_crops=1, **CLIP
     )[3]["clip"][0]
     config = timm.data.resolve_model_data_config(timm.create_model("test_lvt_ff"))
-    by_timm_config = LVTFFVideoProcessor.from_data_config(
-        num_frames=4,
-        img_size=config["input_size"][1:],
-        mean=config["mean"],
-        std=config["std"],
-        interpolation=config["interpolation"],
-        crop_pct=config["crop_pct"],
-    ).eval_transform()(read_clip(path, lambda n: sample_indices(n, 4)))
+    assert config["crop_pct"] == 1.0
+    size = config["input_size"][1:]
+    by_timm_config = EvalTransform(
+        size, size, config["mean"], config["std"], config["interpolation"]
+    )(read_clip(path, lambda n: sample_indices(n, 4)))
     assert by_processor.shape == (4, 3, 64, 64)
     assert torch.equal(by_processor, by_training)
     assert torch.equal(by_processor, by_timm_config)

@@ -71,7 +71,7 @@ def test_authors_to_lvt_ff_takes_wrapped_checkpoints(shared):
         if k.startswith("state.")
     }
     wrapped["module.new_fc.weight"] = torch.zeros(3, 3)
-    again, same = authors_to_lvt_ff({"model_state": wrapped, "epoch": 3})
+    again, same = authors_to_lvt_ff({"model_state": wrapped, "epoch": 3}, temporal_shift_div=4)
     assert same == keywords
     assert set(again) == set(plain)
     assert all(torch.equal(again[name], plain[name]) for name in plain)

@@ -18,7 +18,7 @@ from lvt_ff.data.synthetic import write_video
 
 def test_config_fields_are_the_core_keywords():
     core = inspect.signature(lvt_ff.LinearVideoTransformer).parameters
-    fields = set(LVTFFConfig.__annotations__) - {"model_type", "attribute_map"}
+    fields = set(LVTFFConfig.__annotations__) - {"model_type", "attribute_map", "pretrained_cfg"}
     assert fields == set(core) - {"num_classes", "device", "dtype"}
     config = LVTFFConfig()
     for name in fields:

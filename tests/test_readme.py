@@ -11,6 +11,7 @@ from conftest import random_frames
 import lvt_ff
 from lvt_ff.cli import main
 from lvt_ff.data.synthetic import write_video
+from lvt_ff.timm_models import SOURCES
 
 README = Path(__file__).parents[1] / "README.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.S)
@@ -32,13 +33,15 @@ def test_table_of_models_is_what_the_command_prints():
     with contextlib.redirect_stdout(printed):
         assert main(["models"]) == 0
     for line in printed.getvalue().splitlines():
-        name, *figures = line.replace(" M", "").split()
+        name, *figures = line.replace(" M", "").split() or [""]
         if name not in lvt_ff.VARIANTS:
             continue
         (row,) = (r for r in README.read_text().splitlines() if r.startswith(f"| `{name}` |"))
         frames, pixels, parameters, macs = figures
         cells = [cell.strip() for cell in row.strip("|").split("|")]
-        assert cells[2:] == [f"{frames} × {pixels}", f"{parameters} M", macs]
+        assert cells[2:5] == [f"{frames} × {pixels}", f"{parameters} M", macs]
+        tags = ", ".join(f"`{tag}`" for tag in SOURCES.get(name, {})) or "–"
+        assert cells[5] == tags
         sizes = lvt_ff.VARIANTS[name]
         assert cells[1] == f"{sizes['embed_dim']}, {sizes['depth']}, {sizes['num_heads']}"
 

@@ -7,9 +7,10 @@ import json
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
-from timm.models import get_pretrained_cfg
+from timm.models import get_pretrained_cfg, split_model_name_tag
 from transformers import PreTrainedConfig, TimmWrapperConfig
 
+from lvt_ff.timm_models import SOURCES
 from lvt_ff.variants import VARIANTS
 
 __all__ = ["LVTFFConfig", "TimmFolderConfig"]
@@ -19,14 +20,20 @@ _TIMM_KEYS = (
     "num_classes",
     "num_features",
     "model_args",
-    "pretrained_cfg",
     "label_names",
 )
+# What of timm's pretrained_cfg belongs to the weights; the rest is derived from the fields.
+_KEPT_CFG = ("tag", "mean", "std", "interpolation", "crop_pct", "license")
+
+
+def _kept(pretrained_cfg: dict[str, Any]) -> dict[str, Any]:
+    return {key: pretrained_cfg[key] for key in _KEPT_CFG if pretrained_cfg.get(key) is not None}
 
 
 def _from_timm(config_dict: dict[str, Any]) -> dict[str, Any]:
     """The fields behind a `config.json` of either library; timm's derived keys are left out."""
     fields = {key: value for key, value in config_dict.items() if key not in _TIMM_KEYS}
+    fields["pretrained_cfg"] = _kept(fields.get("pretrained_cfg") or {})
     if fields.get("model_type") == LVTFFConfig.model_type:
         return fields
     architecture = config_dict["architecture"]
@@ -50,8 +57,9 @@ class LVTFFConfig(PreTrainedConfig):
     """Configuration of `LVTFFModel` and `LVTFFForVideoClassification`.
 
     The fields are the keywords of `lvt_ff.model.LinearVideoTransformer`, documented there;
-    `num_labels`, `id2label` and `label2id` take the place of `num_classes`. Defaults are those of
-    `lvt_ff_default`.
+    `num_labels`, `id2label` and `label2id` take the place of `num_classes`. `pretrained_cfg` holds
+    what belongs to the weights under timm's names: tag, mean, std, interpolation, crop_pct and
+    license; those of the variant where it says nothing. Defaults are those of `lvt_ff_default`.
     """
 
     model_type = "lvt_ff"
@@ -87,6 +95,7 @@ class LVTFFConfig(PreTrainedConfig):
     drop_rate: float | int = 0.5
     attn_drop_rate: float | int = 0.0
     drop_path_rate: float | int = 0.0
+    pretrained_cfg: dict | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
@@ -99,15 +108,22 @@ class LVTFFConfig(PreTrainedConfig):
         """The configuration of a named variant.
 
         Args:
-            name: a key of `lvt_ff.VARIANTS`, such as "lvt_ff_s".
+            name: a key of `lvt_ff.VARIANTS`, such as "lvt_ff_s", or one with the tag of pretrained
+                weights behind it, such as "lvt_ff_s.fb_in22k_ft_in1k".
             **kwargs: fields to set differently, `num_labels` and `id2label` among them.
 
         Raises:
-            ValueError: no variant of that name.
+            ValueError: no variant of that name, or no such tag.
         """
-        if name not in VARIANTS:
-            raise ValueError(f"Unknown variant {name!r}: choose one of {list(VARIANTS)}.")
-        return cls(**{**VARIANTS[name], **kwargs})
+        variant, tag = split_model_name_tag(name)
+        if variant not in VARIANTS:
+            raise ValueError(f"Unknown variant {variant!r}: choose one of {list(VARIANTS)}.")
+        if tag:
+            tags = list(SOURCES.get(variant, ()))
+            if tag not in tags:
+                raise ValueError(f"{variant} has no weights {tag!r}: choose one of {tags}.")
+            kwargs.setdefault("pretrained_cfg", _kept(get_pretrained_cfg(name).to_dict()))
+        return cls(**{**VARIANTS[variant], **kwargs})
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -128,19 +144,25 @@ class LVTFFConfig(PreTrainedConfig):
 
     def core_kwargs(self) -> dict[str, Any]:
         """Keywords of `LinearVideoTransformer`, without `num_classes`."""
-        fields = {name: getattr(self, name) for name in LVTFFConfig.__annotations__}
+        names = [name for name in LVTFFConfig.__annotations__ if name != "pretrained_cfg"]
+        fields = {name: getattr(self, name) for name in names}
         if not isinstance(self.img_size, int):
             fields["img_size"] = tuple(self.img_size)
         return fields
+
+    def data_cfg(self) -> dict[str, Any]:
+        """timm's pretrained configuration of the variant, with what belongs to these weights."""
+        cfg = get_pretrained_cfg(self.architecture).to_dict()
+        for key in ("architecture", "url", "hf_hub_id", "file", "state_dict", "tag", "license"):
+            cfg.pop(key, None)
+        return cfg | (self.pretrained_cfg or {})
 
     def timm_keys(self) -> dict[str, Any]:
         """What timm reads from `config.json`."""
         num_classes = 0 if self.architectures == ["LVTFFModel"] else self.num_labels
         height, width = (self.img_size,) * 2 if isinstance(self.img_size, int) else self.img_size
-        pretrained_cfg = get_pretrained_cfg(self.architecture).to_dict()
+        pretrained_cfg = self.data_cfg()
         pretrained_cfg.update(num_classes=num_classes, input_size=[self.in_chans, height, width])
-        for key in ("architecture", "url", "hf_hub_id", "file", "state_dict"):
-            pretrained_cfg.pop(key, None)
         return dict(
             architecture=self.architecture,
             num_classes=num_classes,

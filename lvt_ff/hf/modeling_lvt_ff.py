@@ -10,8 +10,10 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling, ImageClassifierOutput
 from transformers.utils import cached_file, can_return_tuple, logging
 
+from lvt_ff.convert import ConversionReport
 from lvt_ff.hf.configuration_lvt_ff import LVTFFConfig
 from lvt_ff.model import LinearVideoTransformer, init_weights
+from lvt_ff.timm_models import load_source
 
 __all__ = ["LVTFFForVideoClassification", "LVTFFModel", "LVTFFPreTrainedModel"]
 
@@ -105,15 +107,59 @@ class LVTFFPreTrainedModel(PreTrainedModel):
             model.set_clip_size(**wanted)
         return loaded
 
+    @classmethod
+    def from_timm(
+        cls,
+        name: str,
+        *,
+        pretrained_cfg_overlay: dict[str, Any] | None = None,
+        temporal_init: str = "zero",
+        cache_dir: str | None = None,
+        **fields: Any,
+    ) -> "LVTFFPreTrainedModel":
+        """The weights of `timm.create_model(name, pretrained=True)`, in evaluation mode.
+
+        Args:
+            name: variant, or variant and tag such as "lvt_ff_default.fb_in22k_ft_in1k".
+            pretrained_cfg_overlay: as in timm, such as `dict(file="weights.safetensors")`.
+            temporal_init: "zero" or "spatial", see `lvt_ff.convert.vit_to_video`.
+            cache_dir: of downloads; the Hub's own if not given.
+            **fields: configuration fields, such as `num_labels` and `num_frames`.
+
+        Raises:
+            ValueError: unknown name, or weights that do not fit.
+            RuntimeError: no weights behind the name.
+        """
+        model = cls(LVTFFConfig.from_variant(name, **fields))
+        load_source(
+            model.model,
+            name,
+            pretrained_cfg_overlay=pretrained_cfg_overlay,
+            temporal_init=temporal_init,
+            cache_dir=cache_dir,
+        )
+        return model.eval()
+
+    @property
+    def pretrained_report(self) -> ConversionReport | None:
+        """What loading an image model's weights did with every tensor."""
+        return self.model.pretrained_report
+
     def set_clip_size(
         self, num_frames: int | None = None, img_size: int | tuple[int, int] | None = None
-    ) -> None:
-        """Resample the embeddings to clips of another length or size; None keeps either."""
-        for change in self.model.set_input_size(img_size=img_size, num_frames=num_frames):
+    ) -> list[str]:
+        """Resample the embeddings to clips of another length or size; None keeps either.
+
+        Returns:
+            A line for each embedding that was resampled; they are logged too.
+        """
+        changes = self.model.set_input_size(img_size=img_size, num_frames=num_frames)
+        for change in changes:
             logger.warning("Resampled %s.", change)
         self.config.num_frames = self.model.num_frames
         if img_size is not None:
             self.config.img_size = img_size
+        return changes
 
 
 def _has_config(source: str | os.PathLike | None, hub_options: dict[str, Any]) -> bool:

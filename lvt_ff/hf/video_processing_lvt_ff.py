@@ -15,6 +15,7 @@ from transformers.video_utils import VideoMetadata
 from lvt_ff.data.reader import read_clip
 from lvt_ff.data.sampling import sample_indices
 from lvt_ff.data.transforms import EvalTransform, crop_clip, normalize_clip, resize_to_cover
+from lvt_ff.hf.configuration_lvt_ff import LVTFFConfig
 
 __all__ = ["LVTFFVideoProcessor"]
 
@@ -57,29 +58,33 @@ class LVTFFVideoProcessor(BaseVideoProcessor):
     model_input_names = ["pixel_values_videos"]
 
     @classmethod
-    def from_data_config(
-        cls,
-        num_frames: int,
-        img_size: tuple[int, int],
-        mean: tuple[float, ...],
-        std: tuple[float, ...],
-        interpolation: str,
-        crop_pct: float,
-        sampling: str = "uniform",
-        sampling_stride: int = 4,
-    ) -> "LVTFFVideoProcessor":
-        """A processor with the statistics of timm's `resolve_model_data_config`."""
-        height, width = img_size
-        return cls(
-            num_frames=num_frames,
+    def from_config(cls, config: LVTFFConfig, **options: Any) -> "LVTFFVideoProcessor":
+        """The processor of a model: its clip size, the pixel statistics of its weights.
+
+        Args:
+            config: of the model.
+            **options: attributes to set differently, such as `sampling`.
+        """
+        cfg = config.data_cfg()
+        img_size = config.img_size
+        height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
+        crop_pct = cfg["crop_pct"]
+        fitting = dict(
+            num_frames=config.num_frames,
             size={"height": round(height / crop_pct), "width": round(width / crop_pct)},
             crop_size={"height": height, "width": width},
-            image_mean=list(mean),
-            image_std=list(std),
-            resample={name: number for number, name in _INTERPOLATIONS.items()}[interpolation],
-            sampling=sampling,
-            sampling_stride=sampling_stride,
+            image_mean=list(cfg["mean"]),
+            image_std=list(cfg["std"]),
+            resample={name: number for number, name in _INTERPOLATIONS.items()}[
+                cfg["interpolation"]
+            ],
         )
+        return cls(**{**fitting, **options})
+
+    @classmethod
+    def from_timm(cls, name: str, **fields: Any) -> "LVTFFVideoProcessor":
+        """The processor that belongs to `LVTFFForVideoClassification.from_timm(name, **fields)`."""
+        return cls.from_config(LVTFFConfig.from_variant(name, **fields))
 
     def clip_options(self) -> dict[str, Any]:
         """How clips are sampled, as `lvt_ff.data` takes it."""

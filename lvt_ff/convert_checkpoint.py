@@ -1,0 +1,228 @@
+"""Convert checkpoints of other models to a model folder, or ours to the authors' layout."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors.torch import save_file
+from timm.models import split_model_name_tag
+from torch import Tensor
+
+from lvt_ff.cards import conversion_card
+from lvt_ff.console import run, usage
+from lvt_ff.convert import (
+    authors_to_lvt_ff,
+    fitting_variants,
+    layout_of,
+    lvt_ff_to_authors,
+    read_pieces,
+    sizes_of,
+    vit_to_video,
+)
+from lvt_ff.files import whole_file
+from lvt_ff.hf import LVTFFConfig, LVTFFForVideoClassification, LVTFFModel, LVTFFVideoProcessor
+from lvt_ff.hub import load_folder, write_model_folder
+from lvt_ff.sources import Source, read_source
+from lvt_ff.variants import VARIANTS
+
+__all__ = ["convert"]
+
+_UNTOLD = ("temporal_shift_div", "attn_kernel", "num_heads")
+_AUTHORS_CFG = dict(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), interpolation="bilinear")
+
+
+def convert(
+    src: str,
+    dst: Path | None = None,
+    to: Literal["lvt_ff", "authors"] = "lvt_ff",
+    model: str | None = None,
+    num_frames: int | None = None,
+    img_size: int | None = None,
+    attn_kernel: str | None = None,
+    temporal_shift_div: int | None = None,
+    num_heads: int | None = None,
+    model_args: dict[str, Any] | None = None,
+    temporal_init: Literal["zero", "spatial"] = "zero",
+    keep_head: bool = False,
+    mean: tuple[float, float, float] | None = None,
+    std: tuple[float, float, float] | None = None,
+) -> dict:
+    """Convert a checkpoint to a model folder for timm and transformers, or back.
+
+    Args:
+        src: File, folder, timm name or Hub repository of a ViT, DeiT or TimeSformer, or a
+            checkpoint of the paper's authors; with --to authors a model folder.
+        dst: New model folder; with --to authors a .safetensors file (src_authors.safetensors if not
+            given).
+        to: What to write.
+        model: Variant; the one that fits if not given.
+        num_frames: Frames of a clip; the variant's or the checkpoint's if not given.
+        img_size: Pixels of a frame's side; the variant's if not given.
+        attn_kernel: Attention kernel; the variant's if not given. A checkpoint of the authors
+            without fixation does not tell which it was trained with.
+        temporal_shift_div: Divisor of the temporal shift (0 switches it off); told for a checkpoint
+            of the authors by its number of classes where that is a known data set's.
+        num_heads: Attention heads, where neither the source nor its width tells them.
+        model_args: Other configuration fields, such as {"fixation": "none"}.
+        temporal_init: First temporal attention of an image model: adding nothing, or a copy of the
+            spatial one.
+        keep_head: Keep an image model's classifier (takes {"head_hidden": 0} in model_args).
+        mean: Pixel mean, where the source does not tell it.
+        std: Pixel deviation, where the source does not tell it.
+    """
+    given = dict(
+        num_frames=num_frames,
+        img_size=img_size,
+        attn_kernel=attn_kernel,
+        temporal_shift_div=temporal_shift_div,
+        num_heads=num_heads,
+    )
+    fields = dict(model_args or {}, **{k: v for k, v in given.items() if v is not None})
+    statistics = {k: v for k, v in dict(mean=mean, std=std).items() if v is not None}
+    of_images = dict(temporal_init=temporal_init, keep_head=keep_head)
+    with usage():
+        if to == "authors":
+            if fields or statistics or model or keep_head or temporal_init != "zero":
+                raise ValueError("--to authors takes no other option: the folder tells everything.")
+            return _to_authors(src, dst or Path(f"{src.rstrip('/')}_authors.safetensors"))
+        if dst is None:
+            raise ValueError("Give a folder to write behind the source: lvt-ff convert SRC DST.")
+        if dst.exists() and (dst.is_file() or any(dst.iterdir())):
+            raise ValueError(f"{dst} exists already: give a new folder.")
+        source = read_source(src)
+        source.pretrained_cfg |= statistics
+        layout = layout_of(source.state_dict)
+        if layout == "lvt_ff":
+            raise ValueError(f"{src} holds an lvt_ff model already: --to authors converts it back.")
+        torch.manual_seed(0)  # of what is fresh: one source gives one folder
+        if layout == "authors":
+            if model or keep_head or temporal_init != "zero":
+                raise ValueError(
+                    "The authors' checkpoints tell their own sizes and have their own head and "
+                    "temporal attention: leave out --model, --keep_head and --temporal_init."
+                )
+            network, lines, record = _from_authors(source, fields)
+        else:
+            network, lines, record = _from_images(source, model, fields, of_images)
+    processor = LVTFFVideoProcessor.from_config(network.config)
+    card = conversion_card(
+        dst.name,
+        source.origin,
+        lines,
+        license=source.pretrained_cfg.get("license"),
+        trained=network.model.num_classes > 0,
+    )
+    write_model_folder(dst, network, processor, card, {"conversion.json": record})
+    print("\n".join([f"{source.origin}:", *lines, f"wrote the model folder {dst}"]))
+    return record
+
+
+def _from_images(
+    source: Source, variant: str | None, fields: dict[str, Any], options: dict[str, Any]
+) -> tuple[LVTFFModel | LVTFFForVideoClassification, list[str], dict]:
+    sizes = sizes_of(read_pieces(source.state_dict, layout_of(source.state_dict)))
+    width, depth = sizes["embed_dim"], sizes["depth"]
+    num_heads = fields.pop("num_heads", source.num_heads)
+    fitting = fitting_variants(width, depth, num_heads)
+    if variant is None and fitting:
+        variant = "lvt_ff_default" if "lvt_ff_default" in fitting else fitting[0]
+    if variant is None:
+        known = {(v["embed_dim"], v["depth"], v["num_heads"]): n for n, v in VARIANTS.items()}
+        listed = "; ".join(f"{name} {', '.join(map(str, key))}" for key, name in known.items())
+        raise ValueError(
+            f"No variant fits width {width}, depth {depth}, heads {num_heads or 'unknown'}; the "
+            f"variants have {listed}."
+        )
+    if split_model_name_tag(variant)[1]:
+        raise ValueError(
+            f"--model takes a variant without a tag, got {variant}: SRC is the source."
+        )
+    if sizes["num_frames"] is not None:
+        fields.setdefault("num_frames", sizes["num_frames"])
+    config = LVTFFConfig.from_variant(variant, **fields)
+    if num_heads not in (None, config.num_heads):
+        raise ValueError(
+            f"The source has {num_heads} heads, {variant} has {config.num_heads}: "
+            f"{', '.join(fitting) or 'no variant'} would fit."
+        )
+    lines = []
+    if {"mean", "std"} - set(source.pretrained_cfg):
+        cfg = config.data_cfg()
+        lines.append(
+            f"The source does not tell its pixel statistics: taken as mean {cfg['mean']}, std "
+            f"{cfg['std']} (--mean and --std change them)."
+        )
+    config.pretrained_cfg = dict(config.pretrained_cfg or {}, **source.pretrained_cfg)
+    holder = LVTFFModel
+    if options["keep_head"]:
+        holder = LVTFFForVideoClassification
+        names = source.class_names or [f"LABEL_{i}" for i in range(sizes["num_classes"] or 0)]
+        config.id2label = dict(enumerate(names))
+        config.label2id = {name: index for index, name in enumerate(names)}
+    network = holder(config)
+    weights, report = vit_to_video(source.state_dict, network.model, **options)
+    network.model.load_state_dict(weights)
+    return network, lines + report.lines(), dict(origin=source.origin, **report.as_dict())
+
+
+def _from_authors(
+    source: Source, fields: dict[str, Any]
+) -> tuple[LVTFFForVideoClassification, list[str], dict]:
+    untold = {name: fields.pop(name) for name in _UNTOLD if name in fields}
+    clip_size = {name: fields.pop(name, None) for name in ("num_frames", "img_size")}
+    if fields:
+        raise ValueError(
+            f"The authors' checkpoints tell {', '.join(fields)} themselves: leave it out."
+        )
+    stored = {name: source.options[name] for name in _UNTOLD if name in source.options}
+    stored = {name: v if name == "attn_kernel" else int(v) for name, v in stored.items()}
+    weights, keywords = authors_to_lvt_ff(source.state_dict, **(stored | untold))
+    num_classes = keywords.pop("num_classes")
+    size = dict(img_size=clip_size["img_size"] or VARIANTS["lvt_ff_default"]["img_size"])
+    cfg = dict(_AUTHORS_CFG, **source.pretrained_cfg)
+    config = LVTFFConfig(num_labels=num_classes, pretrained_cfg=cfg, **keywords, **size)
+    network = LVTFFForVideoClassification(config)
+    _load_whole(network.model, weights)
+    lines = [
+        f"{len(weights)} tensors; told by the shapes, the number of classes or options: "
+        + ", ".join(f"{name}={value}" for name, value in keywords.items()),
+        f"{num_classes} classes; frames of {size['img_size']} pixels (any size fits: --img_size).",
+    ]
+    wanted = clip_size["num_frames"]
+    if wanted not in (None, config.num_frames):
+        lines += [f"Resampled {change}." for change in network.set_clip_size(num_frames=wanted)]
+    return network, lines, dict(origin=source.origin, notes=lines, keywords=keywords | size)
+
+
+def _load_whole(model: torch.nn.Module, weights: dict[str, Tensor]) -> None:
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    differing = sorted(
+        name for name in {*expected, *found} if expected.get(name) != found.get(name)
+    )
+    if differing:
+        name = differing[0]
+        raise ValueError(
+            f"{len(differing)} tensors are missing, surplus or of another shape, such as {name}: "
+            f"found {found.get(name, 'none')}, needed {expected.get(name, 'none')}."
+        )
+    model.load_state_dict(weights)
+
+
+def _to_authors(src: str, dst: Path) -> dict:
+    if dst.suffix != ".safetensors":
+        raise ValueError(
+            f"--to authors writes one file: give a name ending in .safetensors, not {dst}."
+        )
+    if dst.exists():
+        raise ValueError(f"{dst} exists already: give another name.")
+    network, _ = load_folder(src)
+    weights, options = lvt_ff_to_authors(network.model.state_dict(), network.config.core_kwargs())
+    with whole_file(dst) as partial:
+        save_file(weights, partial, metadata=dict(options, format="pt"))
+    print(f"wrote {dst}: {len(weights)} tensors under the authors' names, {options}")
+    return dict(tensors=len(weights), options=options)
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(convert, "lvt_ff.convert_checkpoint", positional=("src", "dst")))
