@@ -1,6 +1,6 @@
 """Write a model folder for every tag: python conversion/image_models.py FOLDER"""
 
-import sys
+import argparse
 from pathlib import Path
 
 from lvt_ff.convert_checkpoint import convert
@@ -17,4 +17,6 @@ def main(folder: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", help="where the model folders go")
+    main(parser.parse_args().folder)

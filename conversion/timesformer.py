@@ -3,7 +3,7 @@
 They keep softmax attention, which their weights were trained with; shifts and fixation are new.
 """
 
-import sys
+import argparse
 from pathlib import Path
 
 from lvt_ff.convert_checkpoint import convert
@@ -35,4 +35,6 @@ def main(folder: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", help="where the model folders go")
+    main(parser.parse_args().folder)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-__all__ = ["environment", "model_card"]
+__all__ = ["conversion_card", "environment", "model_card"]
 
 _FAMILY = "A [linear video transformer with feature fixation](https://arxiv.org/abs/2210.08164)"
 _PACKAGES = ("lvt-ff", "torch", "torchvision", "timm", "transformers", "accelerate", "decord", "av")

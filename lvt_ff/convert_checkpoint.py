@@ -1,5 +1,6 @@
 """Convert checkpoints of other models to a model folder, or ours to the authors' layout."""
 
+import json
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,7 +10,7 @@ from timm.models import split_model_name_tag
 from torch import Tensor
 
 from lvt_ff.cards import conversion_card
-from lvt_ff.console import run, usage
+from lvt_ff.console import check_ranges, run, usage
 from lvt_ff.convert import (
     authors_to_lvt_ff,
     fitting_variants,
@@ -21,12 +22,13 @@ from lvt_ff.convert import (
 )
 from lvt_ff.files import whole_file
 from lvt_ff.hf import LVTFFConfig, LVTFFForVideoClassification, LVTFFModel, LVTFFVideoProcessor
-from lvt_ff.hub import load_folder, write_model_folder
+from lvt_ff.hub import is_variant, load_folder, write_model_folder
 from lvt_ff.sources import Source, read_source
 from lvt_ff.variants import VARIANTS
 
 __all__ = ["convert"]
 
+_METADATA = "lvt_ff_config"  # of a safetensors file: what the authors' weights do not tell
 _UNTOLD = ("temporal_shift_div", "attn_kernel", "num_heads")
 _AUTHORS_CFG = dict(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), interpolation="bilinear")
 
@@ -66,7 +68,8 @@ def convert(
         model_args: Other configuration fields, such as {"fixation": "none"}.
         temporal_init: First temporal attention of an image model: adding nothing, or a copy of the
             spatial one.
-        keep_head: Keep an image model's classifier (takes {"head_hidden": 0} in model_args).
+        keep_head: Keep an image model's classifier (takes {"head_hidden": 0} in model_args); the
+            head's own norm before it is new, so scores are near the source's, not equal.
         mean: Pixel mean, where the source does not tell it.
         std: Pixel deviation, where the source does not tell it.
     """
@@ -81,6 +84,13 @@ def convert(
     statistics = {k: v for k, v in dict(mean=mean, std=std).items() if v is not None}
     of_images = dict(temporal_init=temporal_init, keep_head=keep_head)
     with usage():
+        check_ranges(
+            num_frames=(num_frames, 1, None),
+            img_size=(img_size, 1, None),
+            num_heads=(num_heads, 1, None),
+            std=(min(std) if std else None, 1e-6, None),
+        )
+        LVTFFConfig.check_fields(fields)
         if to == "authors":
             if fields or statistics or model or keep_head or temporal_init != "zero":
                 raise ValueError("--to authors takes no other option: the folder tells everything.")
@@ -89,6 +99,11 @@ def convert(
             raise ValueError("Give a folder to write behind the source: lvt-ff convert SRC DST.")
         if dst.exists() and (dst.is_file() or any(dst.iterdir())):
             raise ValueError(f"{dst} exists already: give a new folder.")
+        if is_variant(src):
+            raise ValueError(
+                f"{src} needs no conversion: timm.create_model({src!r}, pretrained=True), or "
+                f"lvt-ff finetune --model {src}."
+            )
         source = read_source(src)
         source.pretrained_cfg |= statistics
         layout = layout_of(source.state_dict)
@@ -139,6 +154,9 @@ def _from_images(
         )
     if sizes["num_frames"] is not None:
         fields.setdefault("num_frames", sizes["num_frames"])
+    wrong = {k: v for k, v in source.fields.items() if fields.setdefault(k, v) != v}
+    if wrong:
+        raise ValueError(f"{source.origin} needs {wrong}: leave that out of the options.")
     config = LVTFFConfig.from_variant(variant, **fields)
     if num_heads not in (None, config.num_heads):
         raise ValueError(
@@ -146,13 +164,18 @@ def _from_images(
             f"{', '.join(fitting) or 'no variant'} would fit."
         )
     lines = []
-    if {"mean", "std"} - set(source.pretrained_cfg):
-        cfg = config.data_cfg()
+    told = {
+        name: value
+        for name, value in source.pretrained_cfg.items()
+        if name not in ("mean", "std") or len(value) == config.in_chans
+    }
+    if not {"mean", "std"} <= set(told):
+        cfg = config.data_cfg() | told
         lines.append(
-            f"The source does not tell its pixel statistics: taken as mean {cfg['mean']}, std "
-            f"{cfg['std']} (--mean and --std change them)."
+            f"The source does not tell pixel statistics of {config.in_chans} channels: taken as "
+            f"mean {cfg['mean']}, std {cfg['std']} (--mean and --std change them)."
         )
-    config.pretrained_cfg = dict(config.pretrained_cfg or {}, **source.pretrained_cfg)
+    config.pretrained_cfg = told
     holder = LVTFFModel
     if options["keep_head"]:
         holder = LVTFFForVideoClassification
@@ -171,27 +194,34 @@ def _from_authors(
     untold = {name: fields.pop(name) for name in _UNTOLD if name in fields}
     clip_size = {name: fields.pop(name, None) for name in ("num_frames", "img_size")}
     if fields:
-        raise ValueError(
-            f"The authors' checkpoints tell {', '.join(fields)} themselves: leave it out."
-        )
-    stored = {name: source.options[name] for name in _UNTOLD if name in source.options}
-    stored = {name: v if name == "attn_kernel" else int(v) for name, v in stored.items()}
-    weights, keywords = authors_to_lvt_ff(source.state_dict, **(stored | untold))
+        raise ValueError(f"The authors' checkpoints do not take {', '.join(fields)}: leave it out.")
+    stored = json.loads(source.options.get(_METADATA, "{}"))  # of a file that we wrote
+    told = {name: stored[name] for name in _UNTOLD if name in stored}
+    weights, keywords, report = authors_to_lvt_ff(source.state_dict, **(told | untold))
     num_classes = keywords.pop("num_classes")
-    size = dict(img_size=clip_size["img_size"] or VARIANTS["lvt_ff_default"]["img_size"])
-    cfg = dict(_AUTHORS_CFG, **source.pretrained_cfg)
-    config = LVTFFConfig(num_labels=num_classes, pretrained_cfg=cfg, **keywords, **size)
+    cfg = dict(stored.pop("pretrained_cfg", None) or _AUTHORS_CFG, **source.pretrained_cfg)
+    names = stored.pop("class_names", [f"LABEL_{index}" for index in range(num_classes)])
+    size = clip_size["img_size"] or stored.get("img_size")
+    size = dict(img_size=size or VARIANTS["lvt_ff_default"]["img_size"])
+    config = LVTFFConfig(
+        id2label=dict(enumerate(names)), pretrained_cfg=cfg, **(stored | keywords | size)
+    )
     network = LVTFFForVideoClassification(config)
     _load_whole(network.model, weights)
     lines = [
-        f"{len(weights)} tensors; told by the shapes, the number of classes or options: "
-        + ", ".join(f"{name}={value}" for name, value in keywords.items()),
+        *report.lines()[:2],
+        "Told by the shapes, the number of classes or options: "
+        + ", ".join(f"{name}={value}" for name, value in keywords.items())
+        + ".",
         f"{num_classes} classes; frames of {size['img_size']} pixels (any size fits: --img_size).",
     ]
     wanted = clip_size["num_frames"]
     if wanted not in (None, config.num_frames):
-        lines += [f"Resampled {change}." for change in network.set_clip_size(num_frames=wanted)]
-    return network, lines, dict(origin=source.origin, notes=lines, keywords=keywords | size)
+        report.notes += network.set_clip_size(num_frames=wanted)
+        report.use(("base_model.temp_embed",), "temp_embed", "resampled")
+        lines.append(report.lines()[2])
+    record = dict(origin=source.origin, **report.as_dict(), keywords=keywords | size)
+    return network, lines, record
 
 
 def _load_whole(model: torch.nn.Module, weights: dict[str, Tensor]) -> None:
@@ -217,11 +247,14 @@ def _to_authors(src: str, dst: Path) -> dict:
     if dst.exists():
         raise ValueError(f"{dst} exists already: give another name.")
     network, _ = load_folder(src)
-    weights, options = lvt_ff_to_authors(network.model.state_dict(), network.config.core_kwargs())
+    config = network.config
+    weights = lvt_ff_to_authors(network.model.state_dict(), config.core_kwargs())
+    untold = dict(class_names=config.class_names, pretrained_cfg=config.pretrained_cfg)
+    stored = json.dumps(config.core_kwargs() | untold)
     with whole_file(dst) as partial:
-        save_file(weights, partial, metadata=dict(options, format="pt"))
-    print(f"wrote {dst}: {len(weights)} tensors under the authors' names, {options}")
-    return dict(tensors=len(weights), options=options)
+        save_file(weights, partial, metadata={"format": "pt", _METADATA: stored})
+    print(f"wrote {dst}: {len(weights)} tensors under the authors' names")
+    return dict(tensors=len(weights))
 
 
 if __name__ == "__main__":

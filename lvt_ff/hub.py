@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from huggingface_hub import ModelCard
 from safetensors import SafetensorError
-from timm.models import split_model_name_tag
+from timm.models import get_pretrained_cfg, split_model_name_tag
 
 from lvt_ff.console import suggest
 from lvt_ff.files import whole_folder
 from lvt_ff.hf import LVTFFConfig, LVTFFForVideoClassification, LVTFFVideoProcessor
 from lvt_ff.hf.modeling_lvt_ff import LVTFFPreTrainedModel
-from lvt_ff.timm_models import SOURCES
+from lvt_ff.timm_models import SOURCES, with_tag
 from lvt_ff.variants import VARIANTS
 
 __all__ = [
@@ -147,10 +147,7 @@ def build_model(
         OSError: the weights cannot be downloaded.
     """
     labels = dict(enumerate(class_names))
-    unknown = sorted(set(overrides) - set(LVTFFConfig.__annotations__))
-    if unknown:
-        known = suggest(unknown[0], sorted(LVTFFConfig.__annotations__))
-        raise ValueError(f"Unknown configuration field {unknown[0]!r}: {known}.")
+    LVTFFConfig.check_fields(overrides)
     stored = stored_classes(name_or_folder)
     if stored is None:
         return _build_variant(name_or_folder, pretrained, id2label=labels, **overrides)
@@ -170,7 +167,9 @@ def build_model(
     if not same:
         model.model.reset_classifier(len(labels))
     head = "its classifier" if same else f"a new classifier for {len(labels)} classes"
-    return model, processor, f"weights of {name_or_folder} with {head}"
+    record = Path(name_or_folder, "conversion.json")
+    source = f" (from {json.loads(record.read_text())['origin']})" if record.is_file() else ""
+    return model, processor, f"weights of {name_or_folder}{source} with {head}"
 
 
 def _build_variant(
@@ -185,14 +184,19 @@ def _build_variant(
         model = LVTFFForVideoClassification(LVTFFConfig.from_variant(name, **fields))
         origin = f"random weights of {variant}"
     else:
-        tag = tag or next(iter(SOURCES[variant]))
-        name = f"{variant}.{tag}"
+        name = with_tag(name)
         try:
             model = LVTFFForVideoClassification.from_timm(name, **fields)
         except OSError as error:
             raise OSError(
                 f"The weights of {name} cannot be fetched from the Hub: {error} (--pretrained "
                 "false starts from random weights.)"
+            ) from error
+        except SafetensorError as error:
+            source = get_pretrained_cfg(name).hf_hub_id
+            raise OSError(
+                f"The downloaded weights of {name} are damaged ({error}): delete {source} from the "
+                "Hub's cache (`hf cache`) and try again."
             ) from error
         origin = f"{name} (weights of {model.model.pretrained_cfg['hf_hub_id']})"
     return model, LVTFFVideoProcessor.from_config(model.config), origin

@@ -3,28 +3,37 @@
 import json
 import pickle
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
+import yaml
 from huggingface_hub import (
     _CACHED_NO_EXIST,
     hf_hub_download,
     metadata_load,
     try_to_load_from_cache,
 )
-from huggingface_hub.errors import EntryNotFoundError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+)
 from safetensors import SafetensorError, safe_open
 from timm.models import get_arch_name
 from torch import Tensor
 
 from lvt_ff.convert import unwrap
+from lvt_ff.variants import VARIANTS
 
 __all__ = ["Source", "read_source"]
 
 _WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+_PLAIN = ("Block", "GELU")  # timm's pre-norm block; its kin norm, scale or rotate otherwise
 _INTERPOLATIONS = {2: "bilinear", 3: "bicubic"}  # PIL's numbers, in transformers' files
 
 
@@ -38,6 +47,7 @@ class Source:
         options: metadata of a safetensors file.
         pretrained_cfg: mean, std, interpolation and license under timm's names, where known.
         num_heads: of the attention, where known.
+        fields: configuration fields that the model must have.
         class_names: of the classifier in order, where known.
     """
 
@@ -47,6 +57,7 @@ class Source:
     pretrained_cfg: dict[str, Any] = field(default_factory=dict)
     num_heads: int | None = None
     class_names: list[str] | None = None
+    fields: dict[str, Any] = field(default_factory=dict)
 
 
 def read_source(name: str) -> Source:
@@ -78,13 +89,11 @@ def read_source(name: str) -> Source:
         source.num_heads = _check_timm(get_arch_name(name), {})
         return source
     if "/" in name and not name.startswith((".", "/", "~")):
-        try:
+        with suppress(HFValidationError, RepositoryNotFoundError):
             return _read_files(lambda file: _fetch(name, file), name)
-        except HFValidationError:
-            pass
     raise ValueError(
-        f"{name!r} is no file or folder, no model of timm and no repository like "
-        "google/vit-base-patch16-224-in21k."
+        f"{name!r} is no file or folder here, no model of timm, and no repository like "
+        "google/vit-base-patch16-224-in21k that this machine may read (private ones: log in)."
     )
 
 
@@ -101,36 +110,57 @@ def _fetch(repository: str, file: str) -> Path | None:
 
 
 def _read_files(find: Callable[[str], Path | None], origin: str) -> Source:
-    configs = {}
-    for name in ("config.json", "preprocessor_config.json"):
-        path = find(name)
-        configs[name] = json.loads(path.read_text()) if path else {}
+    config, preprocessor = (
+        _read_json(find(name), origin) for name in ("config.json", "preprocessor_config.json")
+    )
     weights = next((path for path in map(find, _WEIGHT_FILES) if path), None)
     if weights is None:
         raise ValueError(f"{origin} holds neither {' nor '.join(_WEIGHT_FILES)}.")
-    config, preprocessor = configs.values()
     source = _read_file(weights, origin)
     if "pretrained_cfg" in config:
         source.pretrained_cfg = _known(config["pretrained_cfg"])
-        source.num_heads = _check_timm(config["architecture"], config.get("model_args", {}))
+        architecture = config.get("architecture", "")
+        source.num_heads = _check_timm(architecture, config.get("model_args", {}))
         names = config.get("label_names")
         source.class_names = names if isinstance(names, list) else None
         return source
     if config.get("hidden_act", "gelu") != "gelu":
         raise ValueError(f"{origin} has the activation {config['hidden_act']!r}; ours is 'gelu'.")
     source.num_heads = config.get("num_attention_heads")
+    if config.get("attention_type") == "joint_space_time":  # TimeSformer's
+        source.fields = dict(attn_pattern="joint")
     if "id2label" in config:
         pairs = {int(index): label for index, label in config["id2label"].items()}
         source.class_names = [pairs[index] for index in sorted(pairs)]
-    card = find("README.md")
     found = dict(
-        license=(metadata_load(card) or {}).get("license") if card else None,
-        mean=preprocessor.get("image_mean"),
-        std=preprocessor.get("image_std"),
+        license=_license(find("README.md")),
+        mean=_per_channel(preprocessor.get("image_mean")),
+        std=_per_channel(preprocessor.get("image_std")),
         interpolation=_INTERPOLATIONS.get(preprocessor.get("resample")),
     )
     source.pretrained_cfg = _known(found)
     return source
+
+
+def _read_json(path: Path | None, origin: str) -> dict[str, Any]:
+    try:
+        read = json.loads(path.read_text(encoding="utf-8")) if path else {}
+    except ValueError as error:
+        raise ValueError(f"{path.name} of {origin} is damaged: {error}") from error
+    if not isinstance(read, dict):
+        raise ValueError(f"{path.name} of {origin} holds no object, but a {type(read).__name__}.")
+    return read
+
+
+def _license(card: Path | None) -> str | None:
+    try:
+        return (metadata_load(card) or {}).get("license") if card else None
+    except (yaml.YAMLError, ValueError):  # a page for people: its errors are theirs
+        return None
+
+
+def _per_channel(value: float | list[float] | None) -> list[float] | None:
+    return [value] * 3 if isinstance(value, int | float) else value
 
 
 def _known(cfg: dict[str, Any]) -> dict[str, Any]:
@@ -139,17 +169,22 @@ def _known(cfg: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_timm(architecture: str, model_args: dict[str, Any]) -> int | None:
-    """The number of heads of a model of timm, whose activation must be ours."""
-    if not timm.is_model(architecture):
+    """The number of heads of a model of timm, which must be a plain ViT; None for ours."""
+    if architecture in VARIANTS or not timm.is_model(architecture):
         return None
-    model = timm.create_model(architecture, device="meta", **model_args)
-    block = next(iter(getattr(model, "blocks", [])), None)
-    activation = getattr(getattr(block, "mlp", None), "act", None)
-    if not isinstance(activation, torch.nn.GELU):
+    try:
+        model = timm.create_model(architecture, device="meta", **model_args)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"timm cannot build {architecture} with {model_args}: {error}") from error
+    kinds = [type(model).__name__]
+    if kinds[0].startswith("VisionTransformer"):
+        kinds += [type(model.blocks[0]).__name__, type(model.blocks[0].mlp.act).__name__]
+    if kinds not in (["VisionTransformer", *_PLAIN], ["VisionTransformerDistilled", *_PLAIN]):
         raise ValueError(
-            f"{architecture} is not a plain ViT: its activation is {type(activation).__name__}."
+            f"{architecture} is not a plain ViT, whose block is {' with '.join(_PLAIN)}: it is "
+            f"{', '.join(kinds)}."
         )
-    return getattr(block.attn, "num_heads", None)
+    return model.blocks[0].attn.num_heads
 
 
 def _read_file(path: Path, origin: str) -> Source:

@@ -19,12 +19,12 @@ from timm.models import (
 )
 from torch import Tensor
 
-from lvt_ff.convert import layout_of, log_report, unwrap, vit_to_video
+from lvt_ff.convert import STEM, layout_of, log_report, read_pieces, unwrap, vit_to_video
 from lvt_ff.layers import FramePatchEmbed, resample_embeddings
 from lvt_ff.model import LinearVideoTransformer
 from lvt_ff.variants import VARIANTS
 
-__all__ = ["SOURCES", "checkpoint_filter_fn", "load_source"]
+__all__ = ["SOURCES", "checkpoint_filter_fn", "load_source", "with_tag"]
 
 _logger = logging.getLogger(__name__)
 
@@ -51,6 +51,13 @@ SOURCES: dict[str, dict[str, str]] = {
     },
     "lvt_ff_large": {"augreg_in21k": "vit_large_patch16_224"},
 }
+
+
+def with_tag(name: str) -> str:
+    """A name with the tag of its weights: its own, or the variant's default where it has any."""
+    variant, tag = split_model_name_tag(name)
+    tags = SOURCES.get(variant)
+    return f"{variant}.{next(iter(tags))}" if tags and not tag else name
 
 
 def _cfg(variant: str, **changes: Any) -> dict[str, Any]:
@@ -100,10 +107,13 @@ def checkpoint_filter_fn(
     """
     state_dict = unwrap(state_dict)
     if layout_of(state_dict) != "lvt_ff":
-        state_dict, report = vit_to_video(state_dict, model, temporal_init)
+        weights, report = vit_to_video(state_dict, model, temporal_init)
         model.pretrained_report = report
         log_report(report)
-        return state_dict
+        stem = read_pieces(state_dict, layout_of(state_dict))[STEM].tensor
+        if stem.shape[1] != model.in_chans:
+            weights[STEM] = stem  # timm adapts the channels itself, and warns of what is adapted
+        return weights
     missing = sorted(set(model.state_dict()) - set(state_dict) - {"head.fc.weight", "head.fc.bias"})
     if missing:  # timm itself would go on with random values where the number of classes differs
         raise ValueError(

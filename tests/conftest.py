@@ -40,10 +40,8 @@ def shared() -> Path:
 @pytest.fixture
 def hub():
     """The Hub that downloads come from; its cache is empty before and after."""
-    HUB.folders.clear()
-    HUB.requests.clear()
+    HUB.empty()
     yield HUB
-    HUB.folders.clear()
     HUB.empty_cache()
 
 

@@ -113,7 +113,7 @@ def test_finetune_starts_from_an_image_model_unless_told_otherwise(
 
     source = timm_model("vit_tiny_patch16_224.augreg_in21k")
     timm.models.save_for_hf(source, tmp_path / "published", safe_serialization=True)
-    hub.folders["timm/vit_tiny_patch16_224.augreg_in21k"] = tmp_path / "published"
+    hub.publish("timm/vit_tiny_patch16_224.augreg_in21k", tmp_path / "published")
     name = "lvt_ff_tiny" if flags else "lvt_ff_tiny.augreg_in21k"
     size = dict(num_frames=2, img_size=32)
     more = ("--freeze", "12", *flags)

@@ -96,11 +96,27 @@ def test_authors_checkpoint_gives_their_logits_and_goes_back_exactly(
     assert set(back) == set(expected)
     assert all(torch.equal(back[key], expected[key]) for key in back)
     # The file carries what weights do not tell: no options the second time.
-    size = ["--img_size", config["img_size"]]
-    assert convert(tmp_path / "model_authors.safetensors", tmp_path / "again", *size) == 0
-    first, again = (load_folder(tmp_path / folder)[0] for folder in ("model", "again"))
-    assert first.config.core_kwargs() == again.config.core_kwargs()
-    assert all(map(torch.equal, first.state_dict().values(), again.state_dict().values()))
+    assert convert(tmp_path / "model_authors.safetensors", tmp_path / "again") == 0
+    for file in ("config.json", "model.safetensors", "video_preprocessor_config.json"):
+        first, again = ((tmp_path / folder / file).read_bytes() for folder in ("model", "again"))
+        assert first == again, file
+    record = json.loads((tmp_path / "model/conversion.json").read_text())
+    assert record["dropped"] == {"new_fc.weight": "dead layer of the authors' wrapper"}
+    assert len(record["target"]) == record["counts"]["target"]["copied"]
+
+
+def test_round_trip_through_the_authors_layout_keeps_names_and_statistics(tmp_path):
+    fields = dict(pos_embed=False, patch_norm=True, drop_rate=0.1, img_size=78)
+    names = {0: "push", 1: "pull", 2: "lift"}
+    cfg = dict(mean=[0.1, 0.2, 0.3], std=[0.4, 0.5, 0.6], license="mit", interpolation="bicubic")
+    config = LVTFFConfig.from_variant("test_lvt_ff", id2label=names, pretrained_cfg=cfg, **fields)
+    lvt_ff.LVTFFForVideoClassification(config).save_pretrained(tmp_path / "model")
+    lvt_ff.LVTFFVideoProcessor.from_config(config).save_pretrained(tmp_path / "model")
+    assert convert(tmp_path / "model", "--to", "authors") == 0
+    assert convert(tmp_path / "model_authors.safetensors", tmp_path / "again") == 0
+    for file in ("config.json", "model.safetensors", "video_preprocessor_config.json"):
+        first, again = ((tmp_path / folder / file).read_bytes() for folder in ("model", "again"))
+        assert first == again, file
 
 
 class Malicious:
@@ -150,7 +166,7 @@ def test_authors_checkpoint_is_resampled_loudly(shared, tmp_path, capsys, num_fr
             "gates' shape tells",
         ),
         ("official_ssv2_shared_gate", ["--keep_head"], "leave out --model, --keep_head"),
-        ("official_ssv2_shared_gate", ["--model_args", "{depth: 2}"], "tell depth themselves"),
+        ("official_ssv2_shared_gate", ["--model_args", "{depth: 2}"], "do not take depth"),
     ],
 )
 def test_what_the_authors_weights_do_not_tell_is_asked_for(
@@ -168,7 +184,7 @@ def test_divisor_is_told_by_the_classes_of_known_data_sets(shared):
     hidden = state["consensus.mlp_head.4.weight"].shape[1]
     for num_classes, divisor in ((174, 4), (400, 8), (600, 8), (157, 8)):
         state["consensus.mlp_head.4.weight"] = torch.zeros(num_classes, hidden)
-        _, keywords = lvt_ff.convert.authors_to_lvt_ff(state)
+        _, keywords, _ = lvt_ff.convert.authors_to_lvt_ff(state)
         assert keywords["temporal_shift_div"] == divisor and keywords["attn_kernel"] == "relu"
 
 
@@ -238,8 +254,42 @@ def test_timesformer_without_its_class_token_gives_the_same_blocks(tmp_path):
         assert (got - wanted.flatten(1, 2)).abs().max() <= 1e-4
     assert set(record["source"]) == set(source.state_dict())
     assert set(record["target"]) == set(model.model.state_dict())
+    assert record["source"].keys() == source.state_dict().keys()
     fresh = {why for name, why in record["fresh"].items()}
     assert fresh == {"identity depthwise convolutions", "of head as initialised"}
+
+
+def test_joint_timesformer_becomes_a_joint_model(tmp_path, capsys):
+    source = timesformer(attention_type="joint_space_time")
+    source.save_pretrained(tmp_path / "source")
+    exact = {**json.loads(EXACT_ARGS)}
+    options = ("--model_args", json.dumps(exact), "--img_size", 64)
+    assert convert(tmp_path / "source", tmp_path / "model", *options) == 0
+    model, _ = loaded(tmp_path / "model")
+    assert model.config.attn_pattern == "joint"
+    core, clips = source.timesformer, torch.randn(1, 4, 3, 64, 64)
+    x = core.embeddings.patch_embeddings(clips)[0] + core.embeddings.position_embeddings[:, 1:]
+    x = (x.unflatten(0, (1, 4)) + core.embeddings.time_embeddings[:, :, None]).flatten(1, 2)
+    with torch.no_grad():
+        for layer in core.encoder.layer:
+            x = layer(x)[0]
+        got = model.model.forward_features(clips).flatten(1, 2)
+    assert (got - core.layernorm(x)).abs().max() <= 1e-4
+    options = ("--model_args", json.dumps(dict(exact, attn_pattern="factorized")))
+    assert convert(tmp_path / "source", tmp_path / "other", *options) == 2
+    assert "needs {'attn_pattern': 'joint'}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "name", ["embeddings.time_embeddings", "encoder.layer.1.temporal_dense.weight"]
+)
+def test_incomplete_timesformers_are_refused(tmp_path, capsys, name):
+    state = timesformer().state_dict()
+    del state[f"timesformer.{name}"]
+    save_file(state, tmp_path / "weights.safetensors")
+    assert convert(tmp_path / "weights.safetensors", tmp_path / "model") == 2
+    assert "The source lacks" in capsys.readouterr().err
+    assert not (tmp_path / "model").exists()
 
 
 def test_timesformer_is_resampled_to_the_asked_frames(tmp_path, capsys):
@@ -306,7 +356,7 @@ def test_transformers_vit_from_the_hub_with_its_statistics_and_head(hub, tmp_pat
     statistics = dict(image_mean=[0.1, 0.2, 0.3], image_std=[0.4, 0.5, 0.6], resample=3)
     ViTImageProcessor(**statistics).save_pretrained(tmp_path / "published")
     (tmp_path / "published/README.md").write_text("---\nlicense: cc-by-nc-4.0\n---\nA ViT.\n")
-    hub.folders["someone/small-vit"] = tmp_path / "published"
+    hub.publish("someone/small-vit", tmp_path / "published")
     assert convert("someone/small-vit", tmp_path / "model") == 0
     config = lvt_ff.LVTFFConfig.from_pretrained(tmp_path / "model")
     assert config.pretrained_cfg["mean"] == statistics["image_mean"]
@@ -333,14 +383,14 @@ def test_timm_models_by_name_file_and_folder(hub, tmp_path, capsys):
     name = "vit_tiny_patch16_224.augreg_in21k"
     source = timm_model(name)
     timm.models.save_for_hf(source, tmp_path / "published", safe_serialization=True)
-    hub.folders[f"timm/{name}"] = tmp_path / "published"
+    hub.publish(f"timm/{name}", tmp_path / "published")
     torch.save({"state_dict": source.state_dict()}, tmp_path / "weights.pth")
     assert convert(name, tmp_path / "by_name") == 0
-    assert "does not tell its pixel statistics" not in capsys.readouterr().out
+    assert "does not tell pixel statistics" not in capsys.readouterr().out
     assert convert(tmp_path / "published", tmp_path / "by_folder") == 0
     options = ("--mean", "[0.1, 0.2, 0.3]", "--temporal_init", "spatial")
     assert convert(tmp_path / "weights.pth", tmp_path / "by_file", *options) == 0
-    assert "does not tell its pixel statistics" in capsys.readouterr().out
+    assert "does not tell pixel statistics" in capsys.readouterr().out
     named, foldered, filed = (
         loaded(tmp_path / folder)[0] for folder in ("by_name", "by_folder", "by_file")
     )
@@ -369,12 +419,13 @@ def every_source(hub, tmp_path, monkeypatch):
         "google/vit-base-patch16-224-in21k": "vit",
         "facebook/timesformer-base-finetuned-k400": "timesformer",
     }
-    hub.folders.update({name: tmp_path / folder for name, folder in repositories.items()})
+    for name, folder in repositories.items():
+        hub.publish(name, tmp_path / folder)
     save_file(timm_model("vit_small_patch16_224").state_dict(), "weights.safetensors")
     config = dict(pos_embed=False, patch_norm=True, depth=2, num_labels=174)
     ours = lvt_ff.LVTFFForVideoClassification(LVTFFConfig.from_variant("test_lvt_ff", **config))
     ours.save_pretrained("my_model")
-    weights, _ = lvt_ff_to_authors(ours.model.state_dict(), ours.config.core_kwargs())
+    weights = lvt_ff_to_authors(ours.model.state_dict(), ours.config.core_kwargs())
     torch.save(dict(model_state=weights), "checkpoint.pyth")
     return tmp_path
 
@@ -404,7 +455,7 @@ def test_scripts_write_a_folder_for_each_of_their_sources(every_source, monkeypa
     assert model.config.attn_kernel == "softmax" and model.config.num_frames == 2
 
     timm.models.save_for_hf(timm_model("vit_tiny_patch16_224"), "tiny", safe_serialization=True)
-    hub.folders["timm/vit_tiny_patch16_224.augreg_in21k"] = every_source / "tiny"
+    hub.publish("timm/vit_tiny_patch16_224.augreg_in21k", every_source / "tiny")
     script = runpy.run_path(str(scripts / "image_models.py"))
     for variant in [name for name in script["SOURCES"] if name != "lvt_ff_tiny"]:
         monkeypatch.delitem(script["SOURCES"], variant)
@@ -418,6 +469,7 @@ def test_converted_folder_starts_a_fine_tuning(tmp_path):
     save_file(small_vit().state_dict(), tmp_path / "vit.safetensors")
     assert convert(tmp_path / "vit.safetensors", tmp_path / "model") == 0
     model, _, origin = lvt_ff.hub.build_model(str(tmp_path / "model"), ["a", "b", "c"])
+    assert f"(from {tmp_path / 'vit.safetensors'})" in origin
     assert model.config.class_names == ("a", "b", "c") and "new classifier for 3" in origin
     assert torch.equal(model.model.norm.weight, small_vit().norm.weight)
     classes = timm.create_model(f"local-dir:{tmp_path / 'model'}", pretrained=True, num_classes=9)
@@ -427,15 +479,31 @@ def test_converted_folder_starts_a_fine_tuning(tmp_path):
 @pytest.mark.parametrize(
     "source, options, message",
     [
-        ("nothing", [], "no file or folder, no model of timm and no repository"),
-        ("someone/nothing", [], "someone/nothing"),
+        ("nothing", [], "no file or folder here, no model of timm, and no repository"),
+        ("someone/nothing", [], "someone/nothing.*no file or folder here"),
+        ("checkpoints/vit.pth", [], "no file or folder here"),
+        ("lvt_ff_s.sw_in12k", [], "needs no conversion"),
+        ("vit_base_patch16_rpn_224.sw_in1k", [], "is not a plain ViT.*ResPostBlock"),
+        ("numbers.pth", [], "unknown kind"),
+        ("array", [], "config.json of the folder array holds no object"),
+        ("unnamed", [], "unknown kind|No variant fits"),
+        ("odd_args", [], "timm cannot build vit_tiny_patch16_224 with"),
+        ("gateless.pth", ["--temporal_shift_div", 4], "no counterpart of .*mlp.fc1.weight"),
+        ("vit.safetensors", ["--model_args", "{fixaton: none}"], "did you mean 'fixation'"),
+        (
+            "vit.safetensors",
+            ["--model_args", "{pretrained_cfg: {}}"],
+            "Unknown configuration field",
+        ),
+        ("vit.safetensors", ["--num_frames", "0"], "num_frames must be at least 1"),
+        ("vit.safetensors", ["--std", "[0, 0, 0]"], "std must be at least"),
         ("vit_tiny_patch16_224.nothing", [], "timm has no weights"),
         ("wide.safetensors", [], "No variant fits width 128, depth 3.*lvt_ff_tiny 192, 12, 3"),
         ("vit.safetensors", ["--model", "lvt_ff_tiny"], "width 64, depth 3.*test_lvt_ff would fit"),
         ("vit.safetensors", ["--num_heads", 2], "No variant fits width 64, depth 3, heads 2"),
         ("vit.safetensors", ["--model", "lvt_ff_xl"], "Unknown variant"),
         ("vit.safetensors", ["--model", "lvt_ff_tiny.augreg_in21k"], "without a tag"),
-        ("fine.safetensors", [], "patches of 8 pixels.*test_lvt_ff with patch_size=8 would fit"),
+        ("fine.safetensors", [], "patches of 8 pixels.*patch_size=8, patch_stride=8 would fit"),
         ("vit.safetensors", ["--to", "authors"], "name ending in .safetensors"),
         ("vit.safetensors", ["--to", "authors", "--keep_head"], "takes no other option"),
         ("cut.safetensors", [], "cannot be read as a checkpoint"),
@@ -458,6 +526,22 @@ def test_sources_that_do_not_fit_end_in_one_line(
     (tmp_path / "text.pth").write_text("not a checkpoint")
     torch.save([1, 2], "list.pth")
     (tmp_path / "empty").mkdir()
+    torch.save({1: torch.ones(2)}, "numbers.pth")
+    config = dict(pos_embed=False, patch_norm=True, depth=1)
+    theirs = lvt_ff.LinearVideoTransformer(**{**lvt_ff.VARIANTS["test_lvt_ff"], **config})
+    keywords = LVTFFConfig.from_variant("test_lvt_ff", **config).core_kwargs()
+    weights = lvt_ff_to_authors(theirs.state_dict(), keywords)
+    torch.save({k: v for k, v in weights.items() if ".fc1." not in k}, "gateless.pth")
+    timm_cfg = dict(architecture="vit_tiny_patch16_224", pretrained_cfg={}, model_args={"a": 1})
+    folders = dict(array=[], unnamed=dict(pretrained_cfg={}), odd_args=timm_cfg)
+    for folder, content in folders.items():
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "config.json").write_text(json.dumps(content))
+        save_file({"a": torch.ones(1)}, tmp_path / folder / "model.safetensors")
+    save_file({"a": torch.ones(1)}, tmp_path / "rpn.safetensors")
+    (tmp_path / "rpn").mkdir()
+    os.rename("rpn.safetensors", "rpn/model.safetensors")
+    hub.publish("timm/vit_base_patch16_rpn_224.sw_in1k", tmp_path / "rpn")
     hf_model.save_pretrained("ours")
     ViTModel(ViTConfig(**SMALL, hidden_act="quick_gelu")).save_pretrained("quick")
     before = set(tmp_path.rglob("*"))

@@ -38,7 +38,7 @@ def converted(config, tensors):
 @pytest.mark.parametrize("name", FILES)
 def test_authors_outputs_are_reproduced(shared, name, dtype, tolerance):
     config, tensors = load_golden(shared, name)
-    weights, keywords = converted(config, tensors)
+    weights, keywords, _ = converted(config, tensors)
     model = LinearVideoTransformer(**keywords, img_size=config["img_size"]).to(dtype).eval()
     model.load_state_dict(weights)
     clips = tensors["input"].transpose(1, 2).to(dtype)  # ours is (B, T, C, H, W)
@@ -54,7 +54,7 @@ def test_authors_outputs_are_reproduced(shared, name, dtype, tolerance):
 
 def test_authors_to_lvt_ff_reads_keywords_from_shapes(shared):
     config, tensors = load_golden(shared, "official_k400_separate_gates")
-    _, keywords = converted(config, tensors)
+    _, keywords, _ = converted(config, tensors)
     for name in ("num_frames", "embed_dim", "depth", "num_heads", "head_hidden", "num_classes"):
         assert keywords[name] == config[name]
     assert keywords["fixation"] == "qkv"
@@ -64,15 +64,21 @@ def test_authors_to_lvt_ff_reads_keywords_from_shapes(shared):
 
 def test_authors_to_lvt_ff_takes_wrapped_checkpoints(shared):
     config, tensors = load_golden(shared, "official_ssv2_shared_gate")
-    plain, keywords = converted(config, tensors)
+    plain, keywords, _ = converted(config, tensors)
     wrapped = {
         f"module.{k.removeprefix('state.')}": v
         for k, v in tensors.items()
         if k.startswith("state.")
     }
     wrapped["module.new_fc.weight"] = torch.zeros(3, 3)
-    again, same = authors_to_lvt_ff({"model_state": wrapped, "epoch": 3}, temporal_shift_div=4)
+    again, same, report = authors_to_lvt_ff(
+        {"model_state": wrapped, "epoch": 3}, temporal_shift_div=4
+    )
     assert same == keywords
+    assert report.dropped == {"new_fc.weight": "dead layer of the authors' wrapper"}
+    assert set(report.target) == set(again) and set(report.source) == {
+        name.removeprefix("module.") for name in wrapped
+    }
     assert set(again) == set(plain)
     assert all(torch.equal(again[name], plain[name]) for name in plain)
 

@@ -28,7 +28,7 @@ def publish(hub, repository, folder):
     name = repository.removeprefix("timm/")
     source = timm_model(name)
     timm.models.save_for_hf(source, folder, safe_serialization=True)
-    hub.folders[repository] = folder
+    hub.publish(repository, folder)
     return source
 
 
@@ -90,7 +90,7 @@ def test_offline_environment_in_a_new_process(hub, tmp_path):
     online = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert online.returncode == 0, online.stderr
     assert "Source: 152 tensors: 149 copied, 3 dropped (1 class token; 2 " in online.stderr
-    hub.folders.clear()
+    hub.repositories.clear()
     environment = os.environ | dict(HF_HUB_OFFLINE="1")
     offline = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env=environment
@@ -104,11 +104,13 @@ def test_default_tag_and_listing():
         assert timm.get_pretrained_cfg(variant).tag == next(iter(tags))
 
 
-def test_classes_channels_and_features_of_a_pretrained_model(hub, tmp_path):
+def test_classes_channels_and_features_of_a_pretrained_model(hub, tmp_path, caplog):
     source = publish(hub, TINY_SOURCE, tmp_path / "published")
     assert timm.create_model(TINY, pretrained=True).num_classes == 1000
     assert timm.create_model(TINY, pretrained=True, num_classes=0).num_classes == 0
+    caplog.clear()
     gray = timm.create_model(TINY, pretrained=True, in_chans=1)
+    assert "Loading unchanged" not in caplog.text  # a warning of timm's that would be untrue
     expected = source.patch_embed.proj.weight.sum(dim=1, keepdim=True)
     torch.testing.assert_close(gray.patch_embed.proj.weight, expected)
     features = timm.create_model(TINY, pretrained=True, features_only=True)
@@ -153,6 +155,32 @@ def test_transformers_twin_has_the_same_weights_and_statistics(hub, tmp_path):
     assert by_timm.pretrained_cfg["mean"] == list(model.pretrained_cfg["mean"])
 
 
+def test_twin_keeps_what_belongs_to_its_weights(hub, tmp_path):
+    publish(hub, TINY_SOURCE, tmp_path / "published")
+    stem = dict(patch_stride=14, patch_padding=8, num_frames=2)
+    untagged = LVTFFForVideoClassification.from_timm("lvt_ff_tiny", **stem)
+    untagged.save_pretrained(tmp_path / "a")
+    by_timm = timm.create_model(f"local-dir:{tmp_path / 'a'}", pretrained=True)
+    assert by_timm.pretrained_cfg["mean"] == [0.5, 0.5, 0.5]
+    assert by_timm.pretrained_cfg["architecture"] == "lvt_ff_tiny"
+    assert untagged.config.pretrained_cfg["tag"] == "augreg_in21k"
+    processor = LVTFFVideoProcessor.from_timm("lvt_ff_tiny", **stem)
+    assert tuple(processor.image_mean) == (0.5, 0.5, 0.5)
+
+    overlay = dict(mean=(0.1, 0.2, 0.3), license="mit")
+    changed = LVTFFForVideoClassification.from_timm(TINY, pretrained_cfg_overlay=overlay)
+    assert changed.config.pretrained_cfg["mean"] == (0.1, 0.2, 0.3)
+    assert changed.config.pretrained_cfg["license"] == "mit"
+    half = LVTFFForVideoClassification.from_timm(TINY, dtype=torch.bfloat16)
+    assert half.dtype == torch.bfloat16 == half.config.dtype
+
+
+@pytest.mark.parametrize("name", ["token", "num_frame", "revision"])
+def test_arguments_that_are_no_fields_are_refused_and_not_written(name):
+    with pytest.raises(ValueError, match=f"Unknown configuration field '{name}'"):
+        LVTFFForVideoClassification.from_timm(TINY, **{name: "secret"})
+
+
 def test_temporal_init_reaches_the_twin(hub, tmp_path):
     publish(hub, TINY_SOURCE, tmp_path / "published")
     twin = LVTFFForVideoClassification.from_timm(TINY, temporal_init="spatial", num_frames=2)
@@ -171,9 +199,9 @@ def test_truncated_and_wrong_files_are_refused_before_anything_changes(hub, tmp_
     publish(hub, TINY_SOURCE, tmp_path / "published")
     file = tmp_path / "published/model.safetensors"
     weights = load_file(file)  # mapped: the file itself must stay as it is
-    hub.folders[TINY_SOURCE] = tmp_path / "damaged"
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged/model.safetensors").write_bytes(file.read_bytes()[:-1000])
+    hub.publish(TINY_SOURCE, tmp_path / "damaged")
     model = timm.create_model(TINY)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     with pytest.raises(SafetensorError):

@@ -159,6 +159,14 @@ def test_models_without_positions_or_time_take_what_fits():
     assert report.fresh["patch_embed.norm.weight"] == "of patch_embed as initialised"
 
 
+def test_square_positions_are_resampled_to_a_grid_of_as_many_tokens():
+    model = small_model(**SAME_GRID, img_size=(32, 128))
+    source = small_vit().state_dict()
+    weights, report = vit_to_video(source, model)
+    assert report.target["pos_embed"] == "resampled"
+    assert "from (4, 4) to (2, 8) tokens" in report.lines()[2]
+
+
 def test_half_precision_sources_and_training_wrappers():
     source = small_vit(init_values=0.5)
     wrapped = {f"module.{name}": tensor.half() for name, tensor in source.state_dict().items()}
@@ -177,13 +185,25 @@ BROKEN = {
     "other_depth": (lambda s: small_vit(depth=2).state_dict(), "depth 2.*model needs.*depth 3"),
     "other_patch": (
         lambda s: small_vit(patch_size=8).state_dict(),
-        "patches of 8 pixels.*patch_size=8 would fit",
+        "patches of 8 pixels.*patch_size=8, patch_stride=8 would fit",
     ),
-    "lacks_a_tensor": (lambda s: drop(s, "blocks.1.norm2.bias"), "lacks 1 .*blocks.1.norm2.bias"),
+    "lacks_a_tensor": (lambda s: drop(s, "blocks.1.norm2.bias"), "lacks blocks.1.norm2.bias"),
     "lacks_a_bias": (lambda s: drop(s, "blocks.1.attn.qkv.bias"), "lacks.*blocks.1.attn.qkv.bias"),
     "lacks_positions": (lambda s: drop(s, "pos_embed"), "pos_embed.*pos_embed=False"),
     "lacks_scaled_layer": (lambda s: drop(s, "blocks.1.attn.proj.weight"), "blocks.1.attn.proj"),
-    "surplus": (lambda s: s | {"blocks.0.attn.q_norm.weight": torch.ones(16)}, "no place.*q_norm"),
+    "lacks_a_scale": (lambda s: drop(s, "blocks.2.ls2.gamma"), "lacks blocks.2.ls2.gamma"),
+    "lacks_a_norm": (lambda s: drop(s, "norm.bias"), "lacks 1 tensors.*norm.bias"),
+    "flat_positions": (lambda s: s | {"pos_embed": s["pos_embed"][0]}, "pos_embed of 3 dimensions"),
+    "flat_token": (lambda s: s | {"cls_token": torch.ones(64)}, "cls_token of 3 dimensions"),
+    "short_scale": (
+        lambda s: s | {"blocks.0.ls1.gamma": torch.ones(63)},
+        "ls1.gamma.*does not fit",
+    ),
+    "surplus": (lambda s: s | {"norm_pre.weight": torch.ones(64)}, "no place.*norm_pre"),
+    "normed_queries": (
+        lambda s: s | {f"blocks.{i}.attn.q_norm.weight": torch.ones(16) for i in range(3)},
+        "no place.*q_norm",
+    ),
     "wrong_shape": (
         lambda s: s | {"blocks.2.mlp.fc1.bias": torch.ones(3)},
         r"found \(3,\).*\(256,\)",

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lvt_ff.convert.pieces import unwrap
+from lvt_ff.convert.report import ConversionReport
 
 __all__ = ["authors_to_lvt_ff", "lvt_ff_to_authors"]
 
@@ -21,6 +22,16 @@ _RENAMES = (
     (r"^consensus\.mlp_head\.0\.", "head.norm."),
     (r"^consensus\.mlp_head\.1\.", "head.pre_logits."),
     (r"^consensus\.mlp_head\.4\.", "head.fc."),
+)
+_GATE = ".fixation.gate."
+# What tells the sizes.
+_NEEDED = (
+    "patch_embed.proj.weight",
+    "temp_embed",
+    "blocks.0.attn.qkv.weight",
+    "blocks.0.mlp.fc1.weight",
+    "head.pre_logits.weight",
+    "head.fc.weight",
 )
 # Ours to theirs, in this order.
 _BACK = (
@@ -57,7 +68,7 @@ def authors_to_lvt_ff(
     temporal_shift_div: int | None = None,
     attn_kernel: str | None = None,
     num_heads: int | None = None,
-) -> tuple[dict[str, Tensor], dict[str, Any]]:
+) -> tuple[dict[str, Tensor], dict[str, Any], ConversionReport]:
     """Weights under the authors' names to ours, with the constructor keywords that fit them.
 
     Args:
@@ -68,25 +79,29 @@ def authors_to_lvt_ff(
         num_heads: told by the gate's shape; without fixation, by the paper's width if not given.
 
     Returns:
-        Our state dict and keywords for `LinearVideoTransformer`. `img_size` is not among them: the
-        authors' model has no spatial embedding, so any size fits; the default is theirs.
+        Our state dict, keywords for `LinearVideoTransformer`, and what was done with every tensor.
+        `img_size` is not among the keywords: the authors' model has no spatial embedding, so any
+        size fits; the default is theirs.
 
     Raises:
         ValueError: weights of another model, or an option that the weights do not tell.
     """
     source = unwrap(state_dict)
-    renamed = {}
-    for name, tensor in source.items():
-        for pattern, replacement in _RENAMES:
-            name = re.sub(pattern, replacement, name)
-        if not name.startswith("new_fc."):  # a dead layer of the authors' wrapper
-            renamed[name] = tensor
+    renamed, report = {}, ConversionReport()
+    for key, tensor in source.items():
+        name = _our_name(key)
+        if name.startswith("new_fc."):
+            report.drop(key, "dead layer of the authors' wrapper")
+            continue
+        report.use((key,), name.replace(".q_gate.", _GATE).replace(".k_gate.", _GATE), "copied")
+        renamed[name] = tensor
     for name in [name for name in renamed if ".q_gate." in name]:
-        gates = [renamed.pop(name), renamed.pop(name.replace(".q_gate.", ".k_gate."))]
-        renamed[name.replace(".q_gate.", ".fixation.gate.")] = torch.cat(gates)
+        gates = [renamed.pop(name), renamed.pop(name.replace(".q_gate.", ".k_gate."), None)]
+        if gates[1] is None:
+            raise ValueError(f"The source has a q_gate without k_gate: {name}.")
+        renamed[name.replace(".q_gate.", _GATE)] = torch.cat(gates)
 
-    needed = ("patch_embed.proj.weight", "temp_embed", "blocks.0.attn.qkv.weight", "head.fc.weight")
-    missing = [name for name in needed if name not in renamed]
+    missing = [name for name in _NEEDED if name not in renamed]
     if missing:
         raise ValueError(
             f"Expected the authors' checkpoint layout (keys base_model.…, consensus.…), found no "
@@ -129,12 +144,16 @@ def authors_to_lvt_ff(
         spatial_shift=1 if temporal_shift_div else 0,
         temporal_shift_div=temporal_shift_div,
     )
-    return renamed, keywords
+    return renamed, keywords, report
 
 
-def lvt_ff_to_authors(
-    state_dict: dict[str, Tensor], keywords: dict[str, Any]
-) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _our_name(key: str) -> str:
+    for pattern, replacement in _RENAMES:
+        key = re.sub(pattern, replacement, key)
+    return key
+
+
+def lvt_ff_to_authors(state_dict: dict[str, Tensor], keywords: dict[str, Any]) -> dict[str, Tensor]:
     """Our weights under the authors' names: `authors_to_lvt_ff` read backwards.
 
     Args:
@@ -142,7 +161,7 @@ def lvt_ff_to_authors(
         keywords: of its constructor, all of them but `num_classes`.
 
     Returns:
-        The authors' `model_state`, and the options that weights do not tell, as strings.
+        The authors' `model_state`.
 
     Raises:
         ValueError: a model that the authors' code cannot compute.
@@ -168,5 +187,4 @@ def lvt_ff_to_authors(
                 renamed[name.replace("pgate", half)] = gate.clone()  # safetensors refuses views
         else:
             renamed[name] = tensor
-    untold = ("temporal_shift_div", "attn_kernel", "num_heads")
-    return renamed, {name: str(keywords[name]) for name in untold}
+    return renamed

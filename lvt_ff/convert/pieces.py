@@ -9,7 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["Piece", "layout_of", "read_pieces", "sizes_of", "unwrap"]
+__all__ = ["STEM", "Piece", "layout_of", "read_pieces", "sizes_of", "unwrap"]
+
+
+STEM = "patch_embed.proj.weight"
 
 
 @dataclass
@@ -57,7 +60,7 @@ _FOLDS = {
 _MARKS: dict[str, tuple[str, ...]] = {
     "authors": (r"(^|\.)base_model\.patch_embed\.proj\.weight$",),
     "lvt_ff": (r"^temp_embed$", r"^blocks\.0\.attn\.qkv\.weight$"),
-    "timesformer": (r"(^|\.)embeddings\.time_embeddings$",),
+    "timesformer": (r"(^|\.)embeddings\.time_embeddings$|\.temporal_attention\.attention\.",),
     "transformers": (r"(^|\.)embeddings\.patch_embeddings\.projection\.weight$",),
     "timm": (r"^patch_embed\.proj\.weight$", r"^blocks\.0\.attn\.qkv\.weight$"),
 }
@@ -70,7 +73,8 @@ def unwrap(checkpoint: dict) -> dict[str, Tensor]:
         if isinstance(checkpoint.get(key), dict):
             checkpoint = checkpoint[key]
             break
-    return {name.removeprefix("module."): tensor for name, tensor in checkpoint.items()}
+    named = {name: tensor for name, tensor in checkpoint.items() if isinstance(name, str)}
+    return {name.removeprefix("module."): tensor for name, tensor in named.items()}
 
 
 def layout_of(state_dict: dict[str, Tensor]) -> str:
@@ -95,15 +99,12 @@ def sizes_of(pieces: dict[str, Piece]) -> dict[str, int | None]:
     Raises:
         ValueError: no patch convolution.
     """
-    blocks = [int(name.split(".")[1]) for name in pieces if name.startswith("blocks.")]
-    stem, time, head = (
-        pieces.get(name) for name in ("patch_embed.proj.weight", "temp_embed", "head.weight")
-    )
+    stem, time, head = (pieces.get(name) for name in (STEM, "temp_embed", "head.weight"))
     if stem is None or stem.tensor.ndim != 4:
         raise ValueError("The source has no patch convolution patch_embed.proj: not a plain ViT.")
     return dict(
         embed_dim=stem.tensor.shape[0],
-        depth=1 + max(blocks, default=-1),
+        depth=len({number for _, number in _block_kinds(pieces)}),
         patch_size=stem.tensor.shape[-1],
         num_frames=time.tensor.shape[1] if time else None,
         num_classes=head.tensor.shape[0] if head else None,
@@ -124,6 +125,11 @@ def read_pieces(state_dict: dict[str, Tensor], layout: str) -> dict[str, Piece]:
             for pattern, replacement in _TRANSFORMERS_RENAMES:
                 name = re.sub(pattern, replacement, name)
         pieces[name] = Piece(tensor, (key,))
+    for name in ("pos_embed", "temp_embed", "cls_token", "dist_token", "reg_token"):
+        if name in pieces and pieces[name].tensor.ndim != 3:
+            (key,), shape = pieces[name].keys, tuple(pieces[name].tensor.shape)
+            raise ValueError(f"Expected {key} of 3 dimensions (1, tokens, width), found {shape}.")
+    _check_blocks(pieces)
     if "temp_embed" in pieces:
         pieces["temp_embed"].tensor = pieces["temp_embed"].tensor.unsqueeze(2)  # (1, T, 1, D)
     if "norm.weight" not in pieces:  # timm's models that normalise after pooling
@@ -136,6 +142,24 @@ def read_pieces(state_dict: dict[str, Tensor], layout: str) -> dict[str, Piece]:
             if name.endswith(suffix):
                 _fold(pieces, name, name.removesuffix(suffix) + projection)
     return pieces
+
+
+def _block_kinds(pieces: dict[str, Piece]) -> list[tuple[str, str]]:
+    """What follows `blocks.N.` in the names, and the N, for every tensor of a block."""
+    matches = (re.match(r"blocks\.(\d+)\.(.+)", name) for name in pieces)
+    return [(match[2], match[1]) for match in matches if match]
+
+
+def _check_blocks(pieces: dict[str, Piece]) -> None:
+    found = _block_kinds(pieces)
+    numbers = {number for _, number in found}
+    for kind in {kind for kind, _ in found}:
+        lacking = numbers - {number for other, number in found if other == kind}
+        if lacking:
+            raise ValueError(
+                f"The source lacks blocks.{min(lacking, key=int)}.{kind} (timm's name), which "
+                "other blocks have: is the file complete?"
+            )
 
 
 def _take(pieces: dict[str, Piece], name: str) -> Piece:
@@ -164,6 +188,11 @@ def _fold(pieces: dict[str, Piece], name: str, projection: str) -> None:
             return matrix @ tensor
         return matrix * tensor if tensor.ndim == 1 else matrix[:, None] * tensor
 
+    if factor.tensor.shape[-1] != weight.tensor.shape[0]:
+        raise ValueError(
+            f"{name} of {tuple(factor.tensor.shape)} does not fit {projection}weight of "
+            f"{tuple(weight.tensor.shape)}."
+        )
     dtype = weight.tensor.dtype
     keys = weight.keys + factor.keys
     pieces[projection + "weight"] = Piece(through(weight).to(dtype), keys, "folded")

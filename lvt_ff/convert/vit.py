@@ -13,7 +13,7 @@ import torch
 from timm.models import adapt_input_conv
 from torch import Tensor
 
-from lvt_ff.convert.pieces import Piece, layout_of, read_pieces, sizes_of, unwrap
+from lvt_ff.convert.pieces import STEM, Piece, layout_of, read_pieces, sizes_of, unwrap
 from lvt_ff.convert.report import ConversionReport
 from lvt_ff.layers import resample_embeddings
 from lvt_ff.model import LinearVideoTransformer
@@ -30,7 +30,6 @@ _EXTRA_TOKENS = {
     "mask_token": "mask token",
 }
 _HEAD = ("head.", "head_dist.", "fc_norm.", "attn_pool.", "pre_logits.")
-_STEM = "patch_embed.proj.weight"
 # Parts of our backbone that every ViT has: without a source they would be random.
 _REQUIRED = (
     r"patch_embed\.proj\.|pos_embed$|blocks\.\d+\.(norm[12]|attn\.(qkv|proj)|mlp\.fc[12])\.|norm\."
@@ -129,7 +128,8 @@ def _check_sizes(pieces: dict[str, Piece], model: LinearVideoTransformer) -> Non
     if found != needed:
         fitting = fitting_variants(*found[:2])
         if found[2] != needed[2]:
-            fitting = [f"{name} with patch_size={found[2]}" for name in fitting]
+            side = found[2]
+            fitting = [f"{n} with patch_size={side}, patch_stride={side}" for n in fitting]
         described = [
             f"width {width}, depth {depth}, patches of {side} pixels"
             for width, depth, side in (found, needed)
@@ -193,7 +193,10 @@ def _fit_embeddings(
             report.notes.append(f"pos_embed without the first {extra} of {num_tokens} rows")
     names = [name for name in ("pos_embed", "temp_embed") if name in pieces]
     embeddings = {name: pieces[name].tensor for name in names}
-    fitted, changes = resample_embeddings(embeddings, model.num_frames, model.grid)
+    side = math.isqrt(embeddings["pos_embed"].shape[1]) if "pos_embed" in embeddings else 0
+    fitted, changes = resample_embeddings(
+        embeddings, model.num_frames, model.grid, old_grid=(side, side)
+    )
     report.notes += changes
     for name in names:
         if fitted[name] is not embeddings[name]:
@@ -205,11 +208,11 @@ def _is_square(number: int) -> bool:
 
 
 def _fit_channels(pieces: dict[str, Piece], report: ConversionReport, in_chans: int) -> None:
-    piece = pieces[_STEM]
+    piece = pieces[STEM]
     channels = piece.tensor.shape[1]
     if channels != in_chans:
         adapted = adapt_input_conv(in_chans, piece.tensor, base_chans=channels)
-        pieces[_STEM] = Piece(adapted, piece.keys, "resampled")
+        pieces[STEM] = Piece(adapted, piece.keys, "resampled")
         report.notes.append(f"patch projection from {channels} to {in_chans} channels")
 
 
@@ -218,7 +221,7 @@ def _check_complete(
 ) -> None:
     """Zero biases where the whole source has none of a kind; anything else missing is an error."""
     has_time = any(re.match(_TEMPORAL, name) for name in pieces)
-    required = f"{_REQUIRED}|{_TEMPORAL}" if has_time else _REQUIRED
+    required = f"{_REQUIRED}|temp_embed$|{_TEMPORAL}" if has_time else _REQUIRED
     missing = [name for name in target if re.match(required, name) and name not in pieces]
 
     def kind(name: str) -> str:

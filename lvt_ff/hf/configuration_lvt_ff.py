@@ -3,7 +3,9 @@
 One `config.json` serves both libraries: timm's keys are derived from the fields when it is written.
 """
 
+import difflib
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
@@ -13,7 +15,7 @@ from transformers import PreTrainedConfig, TimmWrapperConfig
 from lvt_ff.timm_models import SOURCES
 from lvt_ff.variants import VARIANTS
 
-__all__ = ["LVTFFConfig", "TimmFolderConfig"]
+__all__ = ["LVTFFConfig", "TimmFolderConfig", "kept_cfg"]
 
 _TIMM_KEYS = (
     "architecture",
@@ -26,14 +28,15 @@ _TIMM_KEYS = (
 _KEPT_CFG = ("tag", "mean", "std", "interpolation", "crop_pct", "license")
 
 
-def _kept(pretrained_cfg: dict[str, Any]) -> dict[str, Any]:
+def kept_cfg(pretrained_cfg: dict[str, Any]) -> dict[str, Any]:
+    """The part of timm's pretrained configuration that belongs to the weights."""
     return {key: pretrained_cfg[key] for key in _KEPT_CFG if pretrained_cfg.get(key) is not None}
 
 
 def _from_timm(config_dict: dict[str, Any]) -> dict[str, Any]:
     """The fields behind a `config.json` of either library; timm's derived keys are left out."""
     fields = {key: value for key, value in config_dict.items() if key not in _TIMM_KEYS}
-    fields["pretrained_cfg"] = _kept(fields.get("pretrained_cfg") or {})
+    fields["pretrained_cfg"] = kept_cfg(fields.get("pretrained_cfg") or {})
     if fields.get("model_type") == LVTFFConfig.model_type:
         return fields
     architecture = config_dict["architecture"]
@@ -122,8 +125,20 @@ class LVTFFConfig(PreTrainedConfig):
             tags = list(SOURCES.get(variant, ()))
             if tag not in tags:
                 raise ValueError(f"{variant} has no weights {tag!r}: choose one of {tags}.")
-            kwargs.setdefault("pretrained_cfg", _kept(get_pretrained_cfg(name).to_dict()))
+            kwargs.setdefault("pretrained_cfg", kept_cfg(get_pretrained_cfg(name).to_dict()))
         return cls(**{**VARIANTS[variant], **kwargs})
+
+    @classmethod
+    def check_fields(cls, names: Iterable[str], more: tuple[str, ...] = ()) -> None:
+        """Raise ValueError for the first name that is no field of the model (or one of `more`)."""
+        known = [name for name in cls.__annotations__ if name != "pretrained_cfg"]
+        for name in names:
+            if name not in known and name not in more:
+                close = difflib.get_close_matches(name, known, n=1)
+                hint = f"did you mean {close[0]!r}? Known: " if close else ""
+                raise ValueError(
+                    f"Unknown configuration field {name!r}: {hint}{', '.join(sorted(known))}."
+                )
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -132,13 +147,17 @@ class LVTFFConfig(PreTrainedConfig):
 
     @property
     def architecture(self) -> str:
-        """timm's name of the variant with these sizes; clip size counts only between equals."""
-        clip_size = ("num_frames", "img_size")
+        """timm's name of the variant with these sizes; the stem counts only between those of equal
+        width and depth, the clip size only between equal stems."""
+        kinds = (
+            ("embed_dim", "depth", "num_heads"),
+            ("patch_stride", "patch_padding"),
+            ("num_frames", "img_size"),
+        )
 
-        def matches(name: str) -> tuple[bool, int]:
+        def matches(name: str) -> tuple[int, ...]:
             sizes = VARIANTS[name]
-            backbone = all(getattr(self, k) == v for k, v in sizes.items() if k not in clip_size)
-            return backbone, sum(getattr(self, key) == sizes[key] for key in clip_size)
+            return tuple(sum(getattr(self, key) == sizes[key] for key in kind) for kind in kinds)
 
         return max(VARIANTS, key=matches)
 

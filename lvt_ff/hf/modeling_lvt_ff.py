@@ -11,15 +11,16 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling, ImageClass
 from transformers.utils import cached_file, can_return_tuple, logging
 
 from lvt_ff.convert import ConversionReport
-from lvt_ff.hf.configuration_lvt_ff import LVTFFConfig
+from lvt_ff.hf.configuration_lvt_ff import LVTFFConfig, kept_cfg
 from lvt_ff.model import LinearVideoTransformer, init_weights
-from lvt_ff.timm_models import load_source
+from lvt_ff.timm_models import load_source, with_tag
 
 __all__ = ["LVTFFForVideoClassification", "LVTFFModel", "LVTFFPreTrainedModel"]
 
 logger = logging.get_logger(__name__)
 
 _PREFIX = "model."
+_LABEL_FIELDS = ("num_labels", "id2label", "label2id", "problem_type")
 _HUB_OPTIONS = (
     "cache_dir",
     "force_download",
@@ -115,6 +116,7 @@ class LVTFFPreTrainedModel(PreTrainedModel):
         pretrained_cfg_overlay: dict[str, Any] | None = None,
         temporal_init: str = "zero",
         cache_dir: str | None = None,
+        dtype: torch.dtype | None = None,
         **fields: Any,
     ) -> "LVTFFPreTrainedModel":
         """The weights of `timm.create_model(name, pretrained=True)`, in evaluation mode.
@@ -124,12 +126,15 @@ class LVTFFPreTrainedModel(PreTrainedModel):
             pretrained_cfg_overlay: as in timm, such as `dict(file="weights.safetensors")`.
             temporal_init: "zero" or "spatial", see `lvt_ff.convert.vit_to_video`.
             cache_dir: of downloads; the Hub's own if not given.
+            dtype: of the parameters; float32 if not given.
             **fields: configuration fields, such as `num_labels` and `num_frames`.
 
         Raises:
-            ValueError: unknown name, or weights that do not fit.
+            ValueError: unknown name or field, or weights that do not fit.
             RuntimeError: no weights behind the name.
         """
+        LVTFFConfig.check_fields(fields, _LABEL_FIELDS)
+        name = with_tag(name)
         model = cls(LVTFFConfig.from_variant(name, **fields))
         load_source(
             model.model,
@@ -138,6 +143,10 @@ class LVTFFPreTrainedModel(PreTrainedModel):
             temporal_init=temporal_init,
             cache_dir=cache_dir,
         )
+        model.config.pretrained_cfg = kept_cfg(model.model.pretrained_cfg)
+        if dtype is not None:
+            model.to(dtype)
+            model.config.dtype = dtype
         return model.eval()
 
     @property

@@ -16,6 +16,7 @@ from lvt_ff.data.reader import read_clip
 from lvt_ff.data.sampling import sample_indices
 from lvt_ff.data.transforms import EvalTransform, crop_clip, normalize_clip, resize_to_cover
 from lvt_ff.hf.configuration_lvt_ff import LVTFFConfig
+from lvt_ff.timm_models import with_tag
 
 __all__ = ["LVTFFVideoProcessor"]
 
@@ -84,7 +85,7 @@ class LVTFFVideoProcessor(BaseVideoProcessor):
     @classmethod
     def from_timm(cls, name: str, **fields: Any) -> "LVTFFVideoProcessor":
         """The processor that belongs to `LVTFFForVideoClassification.from_timm(name, **fields)`."""
-        return cls.from_config(LVTFFConfig.from_variant(name, **fields))
+        return cls.from_config(LVTFFConfig.from_variant(with_tag(name), **fields))
 
     def clip_options(self) -> dict[str, Any]:
         """How clips are sampled, as `lvt_ff.data` takes it."""
