@@ -19,6 +19,8 @@ COMMANDS: dict[str, tuple[str, str, tuple[str, ...], str]] = {
         ("src", "dst"),
         "start from another model's checkpoint",
     ),
+    "push": ("lvt_ff.hub", "push", ("folder", "repository"), "a model folder to the Hub"),
+    "pull": ("lvt_ff.hub", "pull", ("repository", "folder"), "a model folder from the Hub"),
     "demo": ("lvt_ff.demo", "demo", (), "the whole way on made-up videos, in minutes"),
 }
 

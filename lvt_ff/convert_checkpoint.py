@@ -21,8 +21,8 @@ from lvt_ff.convert import (
     vit_to_video,
 )
 from lvt_ff.files import whole_file
+from lvt_ff.folders import is_variant, load_folder, write_model_folder
 from lvt_ff.hf import LVTFFConfig, LVTFFForVideoClassification, LVTFFModel, LVTFFVideoProcessor
-from lvt_ff.hub import is_variant, load_folder, write_model_folder
 from lvt_ff.sources import Source, read_source
 from lvt_ff.variants import VARIANTS
 

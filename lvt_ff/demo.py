@@ -16,7 +16,7 @@ from lvt_ff.data.synthetic import TIME_CLASSES, write_dataset
 from lvt_ff.evaluate import evaluate
 from lvt_ff.files import write_text
 from lvt_ff.finetune import finetune
-from lvt_ff.hub import load_folder
+from lvt_ff.folders import load_folder
 from lvt_ff.metrics import topk_accuracy
 from lvt_ff.plots import prediction_picture
 

@@ -17,8 +17,8 @@ from lvt_ff.cards import environment
 from lvt_ff.console import Failure, UsageError, check_ranges, run, usage
 from lvt_ff.data import EvalDataset, collate, load_video_list
 from lvt_ff.files import write_text
+from lvt_ff.folders import load_folder
 from lvt_ff.hf import LVTFFVideoProcessor
-from lvt_ff.hub import load_folder
 from lvt_ff.metrics import class_accuracy, confusion_matrix, topk_accuracy
 from lvt_ff.plots import confusion_picture
 

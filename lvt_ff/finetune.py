@@ -20,7 +20,8 @@ from lvt_ff.console import UsageError, check_ranges, run, usage
 from lvt_ff.data import EvalDataset, TrainDataset, TrainTransform, collate, load_video_list
 from lvt_ff.evaluate import evaluate_videos, make_accelerator
 from lvt_ff.files import write_text
-from lvt_ff.hub import build_model, stored_classes, write_model_folder
+from lvt_ff.folders import build_model, stored_classes, write_model_folder
+from lvt_ff.hub import check_login, push
 from lvt_ff.plots import curve_picture
 from lvt_ff.training.batches import MicroBatches
 from lvt_ff.training.checkpoint import last_checkpoint
@@ -68,6 +69,8 @@ def finetune(
     decoder: Literal["auto", "decord", "pyav", "torchcodec"] = "auto",
     max_bad_fraction: float = 0.05,
     cpu: bool = False,
+    push_to_hub: str | None = None,
+    hub_private: bool = False,
 ) -> dict:
     """Fine-tune a model on a folder of videos; the output folder loads in timm and transformers.
 
@@ -111,6 +114,8 @@ def finetune(
         max_bad_fraction: Stop when more of the listed videos than this could not be read (others
             take their place until then; bad_files.csv names them).
         cpu: Use the CPU where there is a GPU.
+        push_to_hub: Repository ORG/NAME that the finished folder is pushed to.
+        hub_private: Make that repository private where it is new.
     """
     settings = {name: value for name, value in locals().items() if name != "resume"}
     settings = json.loads(json.dumps(settings, default=str))
@@ -162,6 +167,8 @@ def finetune(
                 f"{output_dir} holds checkpoints of an earlier run: pass --resume to go on with "
                 "it, or another --output_dir."
             )
+    if push_to_hub:
+        check_login(push_to_hub)
     accelerator = _accelerator(mixed_precision, cpu, tracker, Path(output_dir))
     checkpoints.mkdir(parents=True, exist_ok=True)
     processor.sampling = sampling or processor.sampling
@@ -242,6 +249,8 @@ def finetune(
     if accelerator.is_main_process:
         _write_output(Path(output_dir), loop.load_best(), processor, history, results)
         print(f"wrote the model folder {output_dir}")
+        if push_to_hub:
+            push(Path(output_dir), push_to_hub, private=hub_private)
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return results

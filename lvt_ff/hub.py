@@ -1,234 +1,251 @@
-"""Model folders: building a model by name or folder, writing a folder for both libraries."""
+"""Model folders on the Hub: push one as a single commit, pull one whole, use one by name.
 
-import json
-import os
+Source: huggingface_hub's `create_commit` (weights and config become visible together or not at all)
+and its cache.
+"""
+
+import fnmatch
+import hashlib
+import re
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import torch
-from huggingface_hub import ModelCard
-from safetensors import SafetensorError
-from timm.models import get_pretrained_cfg, split_model_name_tag
+from huggingface_hub import (
+    CommitOperationAdd,
+    CommitOperationDelete,
+    HfApi,
+    ModelInfo,
+    snapshot_download,
+)
+from huggingface_hub.errors import (
+    HFValidationError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from safetensors import SafetensorError, safe_open
 
-from lvt_ff.console import suggest
-from lvt_ff.files import whole_folder
-from lvt_ff.hf import LVTFFConfig, LVTFFForVideoClassification, LVTFFVideoProcessor
-from lvt_ff.hf.modeling_lvt_ff import LVTFFPreTrainedModel
-from lvt_ff.timm_models import SOURCES, with_tag
-from lvt_ff.variants import VARIANTS
+from lvt_ff.console import Failure, usage
+from lvt_ff.hf import LVTFFConfig
+from lvt_ff.hub_requests import explained, with_retries
+from lvt_ff.model import LinearVideoTransformer
 
-__all__ = [
-    "build_model",
-    "is_variant",
-    "load_folder",
-    "stored_classes",
-    "write_model_folder",
-]
+__all__ = ["check_login", "is_repository", "local_folder", "pull", "push"]
 
-
-def _folder_problem(folder: Path) -> str | None:
-    if is_variant(str(folder)):
-        return f"{folder} is a variant, not trained on videos: fine-tune it, then give that folder"
-    if not folder.is_dir():
-        return f"{folder} is not a folder: give one written by fine-tuning or save_pretrained"
-    if not (folder / "config.json").is_file():
-        return (
-            f"{folder} has no config.json: give a folder written by fine-tuning or save_pretrained"
-        )
-    return None
+# What a repository holds; checkpoints, optimizer state and logs stay at home.
+_FILES = (
+    "config.json",
+    "model.safetensors",
+    "model-*.safetensors",
+    "model.safetensors.index.json",
+    "video_preprocessor_config.json",
+    "README.md",
+    "results.json",
+    "conversion.json",
+    "*.png",
+)
+_PICKLES = ("*.bin", "*.pth", "*.pt", "*.pkl", "*.ckpt")
 
 
-def load_folder(
-    folder: str | Path, new_head: bool = False, **overrides: Any
-) -> tuple[LVTFFForVideoClassification, LVTFFVideoProcessor]:
-    """A trained model and its processor from a folder of either library.
+def is_repository(name: str) -> bool:
+    """Whether a name looks like ORG/NAME or ORG/NAME@REVISION and no such folder is here."""
+    return bool(re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", name)) and not Path(name).exists()
+
+
+def _split(name: str) -> tuple[str, str | None]:
+    repository, _, revision = name.partition("@")
+    return repository, revision or None
+
+
+def _chosen(names: list[str], patterns: tuple[str, ...] = _FILES) -> list[str]:
+    return [name for name in names if any(fnmatch.fnmatch(name, p) for p in patterns)]
+
+
+def local_folder(name: str) -> Path:
+    """The folder itself, or that of a repository in the Hub's cache, downloaded where needed.
 
     Args:
-        folder: with `config.json` and `model.safetensors`; without a processor file, one with the
-            variant's statistics is made.
-        new_head: a classifier that is not in the folder, or does not fit, is no error.
-        **overrides: configuration fields, such as `num_frames`.
+        name: path, ORG/NAME or ORG/NAME@REVISION.
 
     Raises:
-        ValueError: not a model folder, or one whose weights are not all there.
+        ValueError: no such repository or revision, or one that this machine may not read.
+        OSError: the Hub cannot be reached.
     """
-    folder = Path(folder)
-    problem = _folder_problem(folder)
-    if problem:
-        raise ValueError(problem)
+    if not is_repository(name):
+        return Path(name)
+    repository, revision = _split(name)
     try:
-        model, report = LVTFFForVideoClassification.from_pretrained(
-            folder, output_loading_info=True, ignore_mismatched_sizes=True, **overrides
-        )
-    except (OSError, SafetensorError, TypeError) as error:
-        raise ValueError(f"{folder} cannot be loaded as an lvt_ff model: {error}") from error
-    renewed = {name for name, *_ in report["mismatched_keys"]} | set(report["missing_keys"])
-    lost = sorted(name for name in renewed if not (new_head and ".head.fc." in name))
-    if lost:
-        raise ValueError(
-            f"{folder} lacks weights: {len(lost)} tensors such as {lost[0]}. Its config.json and "
-            "model.safetensors do not belong together, or it was saved without a classifier."
-        )
-    if (folder / "video_preprocessor_config.json").is_file():
-        processor = LVTFFVideoProcessor.from_pretrained(folder)
-        processor.num_frames = model.config.num_frames
-        height, width = model.model.img_size
-        if (processor.crop_size["height"], processor.crop_size["width"]) != (height, width):
-            processor = _resized(processor, height, width)
-    else:
-        processor = LVTFFVideoProcessor.from_config(model.config)
-    return model, processor
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=list(_FILES)))
+    except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
+        raise ValueError(explained(error, repository, revision)) from error
 
 
-def _resized(processor: LVTFFVideoProcessor, height: int, width: int) -> LVTFFVideoProcessor:
-    factor = processor.size["height"] / processor.crop_size["height"]
-    return LVTFFVideoProcessor(
-        **{
-            **processor.to_dict(),
-            "size": {"height": round(height * factor), "width": round(width * factor)},
-            "crop_size": {"height": height, "width": width},
-        }
-    )
-
-
-def is_variant(name: str) -> bool:
-    """Whether a name is a variant's, with or without the tag of pretrained weights.
-
-    Raises:
-        ValueError: a variant with a tag that it does not have.
-    """
-    variant, tag = split_model_name_tag(name)
-    if variant not in VARIANTS:
-        return False
-    if tag and tag not in SOURCES.get(variant, ()):
-        if Path(name).exists():
-            return False
-        tags = ", ".join(SOURCES.get(variant, ())) or "none"
-        raise ValueError(f"{variant} has no weights {tag!r}; its tags: {tags}.")
-    return True
-
-
-def stored_classes(name_or_folder: str) -> tuple[str, ...] | None:
-    """The class names of a model folder, in order; None for a variant.
-
-    Raises:
-        ValueError: neither a variant nor a model folder.
-    """
-    if is_variant(name_or_folder):
-        return None
-    if not Path(name_or_folder).exists():
-        known = suggest(name_or_folder, [*VARIANTS])
-        raise ValueError(f"{name_or_folder!r} is neither a variant nor a model folder: {known}")
-    problem = _folder_problem(Path(name_or_folder))
-    if problem:
-        raise ValueError(problem)
-    return LVTFFConfig.from_pretrained(name_or_folder).class_names
-
-
-def build_model(
-    name_or_folder: str,
-    class_names: Sequence[str],
-    pretrained: bool | None = None,
-    **overrides: Any,
-) -> tuple[LVTFFForVideoClassification, LVTFFVideoProcessor, str]:
-    """A float32 model to train on these classes, its processor, and a line on its weights' origin.
-
-    Args:
-        name_or_folder: a variant, with or without a tag, or a model folder.
-        class_names: in order; a folder's classifier is kept where it has the same ones.
-        pretrained: whether a variant starts from its image model's weights; None does wherever
-            there are any.
-        **overrides: configuration fields.
-
-    Raises:
-        ValueError: unknown name, not a model folder, or fields or weights that do not fit.
-        OSError: the weights cannot be downloaded.
-    """
-    labels = dict(enumerate(class_names))
-    LVTFFConfig.check_fields(overrides)
-    stored = stored_classes(name_or_folder)
-    if stored is None:
-        return _build_variant(name_or_folder, pretrained, id2label=labels, **overrides)
-    if pretrained is False:
-        raise ValueError(
-            f"--pretrained false takes a variant, got the model folder {name_or_folder}, whose "
-            "weights are always loaded."
-        )
-    same = stored == tuple(class_names)
-    if not same:
-        overrides["num_labels"] = len(labels)
-    model, processor = load_folder(
-        name_or_folder, new_head=not same, dtype=torch.float32, **overrides
-    )
-    model.config.id2label = labels
-    model.config.label2id = {name: index for index, name in labels.items()}
-    if not same:
-        model.model.reset_classifier(len(labels))
-    head = "its classifier" if same else f"a new classifier for {len(labels)} classes"
-    record = Path(name_or_folder, "conversion.json")
-    source = f" (from {json.loads(record.read_text())['origin']})" if record.is_file() else ""
-    return model, processor, f"weights of {name_or_folder}{source} with {head}"
-
-
-def _build_variant(
-    name: str, pretrained: bool | None, **fields: Any
-) -> tuple[LVTFFForVideoClassification, LVTFFVideoProcessor, str]:
-    variant, tag = split_model_name_tag(name)
-    if tag and pretrained is False:
-        raise ValueError(f"{name} names weights: give {variant} with --pretrained false.")
-    if pretrained and variant not in SOURCES:
-        raise ValueError(f"{variant} has no pretrained weights; with some: {', '.join(SOURCES)}.")
-    if pretrained is False or variant not in SOURCES:
-        model = LVTFFForVideoClassification(LVTFFConfig.from_variant(name, **fields))
-        origin = f"random weights of {variant}"
-    else:
-        name = with_tag(name)
-        try:
-            model = LVTFFForVideoClassification.from_timm(name, **fields)
-        except OSError as error:
-            raise OSError(
-                f"The weights of {name} cannot be fetched from the Hub: {error} (--pretrained "
-                "false starts from random weights.)"
-            ) from error
-        except SafetensorError as error:
-            source = get_pretrained_cfg(name).hf_hub_id
-            raise OSError(
-                f"The downloaded weights of {name} are damaged ({error}): delete {source} from the "
-                "Hub's cache (`hf cache`) and try again."
-            ) from error
-        origin = f"{name} (weights of {model.model.pretrained_cfg['hf_hub_id']})"
-    return model, LVTFFVideoProcessor.from_config(model.config), origin
-
-
-def write_model_folder(
+def push(
     folder: Path,
-    model: LVTFFPreTrainedModel,
-    processor: LVTFFVideoProcessor,
-    card: ModelCard,
-    records: dict[str, dict],
-    pictures: Sequence[Path] = (),
-) -> None:
-    """Write a finished model folder; `config.json` comes last: a half-written one loads nowhere.
+    repository: str,
+    private: bool = False,
+    revision: str | None = None,
+    tag: str | None = None,
+    message: str = "Upload a model of lvt_ff",
+    dry_run: bool = False,
+) -> str | None:
+    """Push a model folder to the Hub as one commit; a folder that is there already makes none.
 
     Args:
-        folder: may hold other files, which stay.
-        model, processor, card: saved as transformers and the Hub expect them.
-        records: data to write as JSON, by file name.
-        pictures: files to move in.
+        folder: Model folder, as fine-tuning, converting or save_pretrained writes it.
+        repository: ORG/NAME; made where it is not there.
+        private: Make a new repository private.
+        revision: Branch to push to, made where it is not there; main if not given.
+        tag: Name for the pushed state.
+        message: Of the commit.
+        dry_run: List what would go, without sending anything.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with whole_folder(folder / ".model") as new:
-        model.save_pretrained(new)
-        processor.save_pretrained(new)
-        card.save(new / "README.md")
-        for name, record in records.items():
-            (new / name).write_text(json.dumps(record, indent=2) + "\n")
-        for picture in pictures:
-            shutil.move(picture, new / picture.name)
-    (folder / "config.json").unlink(missing_ok=True)  # of an earlier model, until ours is there
-    files = sorted((folder / ".model").iterdir(), key=lambda file: file.name == "config.json")
-    for file in files:
-        os.replace(file, folder / file.name)
-    (folder / ".model").rmdir()
+    with usage():
+        if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
+            raise ValueError(f"Give the repository as ORG/NAME, got {repository!r}.")
+        files = _pushed_files(Path(folder))
+    total = sum(file.stat().st_size for file in files)
+    if dry_run:
+        for file in files:
+            print(f"{file.stat().st_size:>14,}  {file.name}")
+        print(f"{total:>14,}  bytes in {len(files)} files would go to {repository}")
+        return None
+    api = HfApi()
+
+    def attempt() -> tuple[str, bool]:
+        api.create_repo(repository, private=private, exist_ok=True)
+        if revision:
+            api.create_branch(repository, branch=revision, exist_ok=True)
+        before = api.model_info(repository, revision=revision)
+        there = _chosen([file.rfilename for file in before.siblings or []])
+        gone = sorted(set(there) - {file.name for file in files})
+        sha = api.create_commit(
+            repository,
+            [CommitOperationAdd(file.name, file) for file in files]
+            + [CommitOperationDelete(name) for name in gone],
+            commit_message=message,
+            revision=revision,
+        ).oid
+        if tag:
+            _tag(api, repository, tag, sha)
+        return sha, sha != before.sha
+
+    sha, changed = with_retries(attempt, repository, revision)
+    done = f"pushed {len(files)} files" if changed else "nothing changed: no commit"
+    print(f"{done}; {api.endpoint}/{repository} is at {sha}")
+    return sha
+
+
+def pull(repository: str, folder: Path | None = None) -> Path:
+    """Pull a model folder from the Hub; it appears under its name only when it is whole.
+
+    Args:
+        repository: ORG/NAME, or ORG/NAME@REVISION with a branch, a tag or a commit.
+        folder: New folder; NAME in the current one if not given.
+    """
+    with usage():
+        if not re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", repository):
+            raise ValueError(f"Give the repository as ORG/NAME[@REVISION], got {repository!r}.")
+        name, revision = _split(repository)
+        folder = Path(folder or name.split("/")[1])
+        if folder.exists():
+            raise ValueError(f"{folder} exists already: give another folder.")
+    info = with_retries(
+        lambda: HfApi().model_info(name, revision=revision, files_metadata=True), name, revision
+    )
+    files = _chosen([file.rfilename for file in info.siblings])
+    with usage():
+        _check_pulled(repository, files, [file.rfilename for file in info.siblings])
+    needed = sum(file.size for file in info.siblings if file.rfilename in files)
+    parent = folder.absolute().parent
+    free = shutil.disk_usage(parent).free
+    if free < needed + 10_000_000:
+        raise Failure(f"{repository} needs {needed:,} bytes, {parent} has {free:,} free.")
+    partial = folder.with_name(f".{folder.name}.partial")  # kept: a second try goes on with it
+    with_retries(
+        lambda: snapshot_download(name, revision=info.sha, local_dir=partial, allow_patterns=files),
+        name,
+        revision,
+    )
+    _verify(partial, info, files)
+    shutil.rmtree(partial / ".cache", ignore_errors=True)
+    partial.rename(folder)
+    print(f"pulled {len(files)} files, {needed:,} bytes, at {info.sha} to {folder}")
+    return folder
+
+
+def check_login(repository: str) -> None:
+    """Raise `Failure` where nobody is logged in to the Hub: before a long run, not after it."""
+    with_retries(lambda: HfApi().whoami(), repository, None)
+
+
+def _pushed_files(folder: Path) -> list[Path]:
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"{folder} is not a model folder: it has no config.json.")
+    try:
+        config = LVTFFConfig.from_pretrained(folder)
+    except (OSError, TypeError) as error:
+        raise ValueError(f"config.json of {folder} is not a model's of lvt_ff: {error}") from error
+    _check_weights(folder, config)
+    return sorted(folder / name for name in _chosen([file.name for file in folder.iterdir()]))
+
+
+def _check_weights(folder: Path, config: LVTFFConfig) -> None:
+    """The headers of the weight files must have every tensor of the model in its shape."""
+    num_classes = 0 if config.architectures == ["LVTFFModel"] else config.num_labels
+    model = LinearVideoTransformer(num_classes=num_classes, **config.core_kwargs(), device="meta")
+    found: dict[str, tuple[int, ...]] = {}
+    for file in folder.glob("model*.safetensors"):
+        try:
+            with safe_open(file, "pt") as weights:
+                names = weights.keys()
+                found |= {name: tuple(weights.get_slice(name).get_shape()) for name in names}
+        except SafetensorError as error:
+            raise ValueError(f"{file} is damaged: {error}") from error
+    wrong = [n for n, t in model.state_dict().items() if found.get(n) != tuple(t.shape)]
+    if wrong:
+        raise ValueError(
+            f"{folder} is not whole: {len(wrong)} tensors such as {wrong[0]} are missing from its "
+            "safetensors files, or have another shape than its config.json says."
+        )
+
+
+def _tag(api: HfApi, repository: str, tag: str, sha: str) -> None:
+    tags = {found.name: found.target_commit for found in api.list_repo_refs(repository).tags}
+    if tag not in tags:
+        api.create_tag(repository, tag=tag, revision=sha)
+    elif tags[tag] != sha:
+        raise Failure(
+            f"{repository} has a tag {tag} of another state ({tags[tag]}): choose another."
+        )
+
+
+def _check_pulled(repository: str, files: list[str], all_files: list[str]) -> None:
+    if "config.json" not in files:
+        raise ValueError(f"{repository} holds no config.json: it is not a model's repository.")
+    if not _chosen(files, ("*.safetensors",)):
+        pickles = _chosen(all_files, _PICKLES)
+        raise ValueError(
+            f"{repository} holds no safetensors weights"
+            + (
+                f", only {pickles[0]}: `lvt-ff convert` reads such files safely."
+                if pickles
+                else "."
+            )
+        )
+
+
+def _verify(folder: Path, info: ModelInfo, files: list[str]) -> None:
+    for entry in info.siblings:
+        if entry.rfilename not in files:
+            continue
+        file = folder / entry.rfilename
+        if entry.lfs:
+            expected, digest = entry.lfs.sha256, hashlib.sha256()
+        else:
+            expected, digest = entry.blob_id, hashlib.sha1(b"blob %d\0" % file.stat().st_size)
+        with open(file, "rb") as handle:
+            while block := handle.read(1 << 20):
+                digest.update(block)
+        if file.stat().st_size != entry.size or (expected and digest.hexdigest() != expected):
+            shutil.rmtree(folder)
+            raise Failure(f"{entry.rfilename} arrived damaged (wrong size or hash): pull again.")

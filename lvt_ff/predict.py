@@ -9,7 +9,7 @@ import torch
 
 from lvt_ff.console import Failure, check_ranges, run, usage
 from lvt_ff.data import VideoReadError, read_views
-from lvt_ff.hub import load_folder
+from lvt_ff.folders import load_folder
 
 __all__ = ["Classifier", "predict"]
 

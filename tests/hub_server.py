@@ -11,7 +11,6 @@ import os
 import re
 import shutil
 import threading
-import time
 import urllib.parse
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -109,7 +108,7 @@ class Handler(BaseHTTPRequestHandler):
         data = self.body()
         fault = self.server.take_fault(f"{self.command} {path}")
         if fault and fault.kind == "slow":
-            time.sleep(1)
+            threading.Event().wait(1)
         elif fault and fault.kind == "drop":
             self.close_connection = True
             if self.command in ("GET", "PUT", "POST") and "/resolve/" in path:
@@ -162,7 +161,7 @@ class Handler(BaseHTTPRequestHandler):
         if not self.has_token:
             self.fail(401, message="Invalid username or password.")
         elif name in self.server.repositories:
-            self.fail(409, message="You already created this model repo")
+            self.answer(409, dict(error="exists", url=f"{self.server.address}/{name}"))
         elif name.startswith("others/"):
             self.fail(403, message="You don't have the rights to create a model under others")
         else:
@@ -294,7 +293,9 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             self.connection.close()
             return
-        self.answer(200, dict(commitOid=sha, commitUrl=f"{self.server.address}/{name}/{sha}"))
+        self.answer(
+            200, dict(commitOid=sha, commitUrl=f"{self.server.address}/{name}/commit/{sha}")
+        )
 
     def download(self, name, revision, file, data):
         repository = self.repository(name)

@@ -514,7 +514,7 @@ def test_views_of_the_demo_differ(tmp_path):
     from lvt_ff.data import read_views
     from lvt_ff.data.synthetic import draw_clip
     from lvt_ff.demo import RECIPE
-    from lvt_ff.hub import build_model
+    from lvt_ff.folders import build_model
 
     write_video(tmp_path / "a.mp4", draw_clip(0, np.random.default_rng(0)))
     options = dict(RECIPE["model_args"], img_size=RECIPE["img_size"])

@@ -28,7 +28,7 @@ import lvt_ff
 from lvt_ff import LVTFFConfig
 from lvt_ff.cli import main
 from lvt_ff.convert import lvt_ff_to_authors, vit_to_video
-from lvt_ff.hub import load_folder
+from lvt_ff.folders import load_folder
 
 SMALL = dict(hidden_size=64, num_hidden_layers=3, num_attention_heads=4, intermediate_size=256)
 BASE = dict(hidden_size=768, num_hidden_layers=12, num_attention_heads=12, intermediate_size=3072)
@@ -468,7 +468,7 @@ def test_scripts_write_a_folder_for_each_of_their_sources(every_source, monkeypa
 def test_converted_folder_starts_a_fine_tuning(tmp_path):
     save_file(small_vit().state_dict(), tmp_path / "vit.safetensors")
     assert convert(tmp_path / "vit.safetensors", tmp_path / "model") == 0
-    model, _, origin = lvt_ff.hub.build_model(str(tmp_path / "model"), ["a", "b", "c"])
+    model, _, origin = lvt_ff.folders.build_model(str(tmp_path / "model"), ["a", "b", "c"])
     assert f"(from {tmp_path / 'vit.safetensors'})" in origin
     assert model.config.class_names == ("a", "b", "c") and "new classifier for 3" in origin
     assert torch.equal(model.model.norm.weight, small_vit().norm.weight)

@@ -22,7 +22,7 @@ from lvt_ff.data import (
 )
 from lvt_ff.data.synthetic import TIME_CLASSES, draw_clip, write_video
 from lvt_ff.data.transforms import crop_clip, resize_to_cover
-from lvt_ff.hub import build_model
+from lvt_ff.folders import build_model
 
 CLIP = dict(num_frames=4, sampling="uniform", stride=2, decoder="auto")
 

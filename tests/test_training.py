@@ -24,7 +24,7 @@ from lvt_ff.data.synthetic import write_video
 from lvt_ff.evaluate import evaluate
 from lvt_ff.files import whole_folder, write_text
 from lvt_ff.finetune import finetune
-from lvt_ff.hub import build_model, load_folder, write_model_folder
+from lvt_ff.folders import build_model, load_folder, write_model_folder
 from lvt_ff.training.batches import MicroBatches
 from lvt_ff.training.optim import freeze_blocks, learning_rate, make_optimizer, set_learning_rate
 
