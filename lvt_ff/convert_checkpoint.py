@@ -124,7 +124,7 @@ def convert(
         dst.name,
         source.origin,
         lines,
-        license=source.pretrained_cfg.get("license"),
+        network.config,
         trained=network.model.num_classes > 0,
     )
     write_model_folder(dst, network, processor, card, {"conversion.json": record})

@@ -279,14 +279,13 @@ def _write_output(folder: Path, network, processor, history: History, results: d
     card = model_card(
         folder.name,
         base=[results["start"], *results["conversion"]],
-        class_names=network.config.class_names,
+        config=network.config,
         results=evaluated if results["num_eval"] else None,
         settings=settings,
         data=dict(
             train=f"{settings['train_data']} ({results['num_train']} videos)",
             eval=f"{settings['eval_data']} ({results['num_eval']} videos)",
         ),
-        license=(network.config.pretrained_cfg or {}).get("license"),
     )
     write_text(folder / "steps.jsonl", "".join(json.dumps(row) + "\n" for row in history.steps))
     table = io.StringIO()

@@ -24,12 +24,14 @@ from huggingface_hub.errors import (
 )
 from safetensors import SafetensorError, safe_open
 
+from lvt_ff.cards import CARD_REPOSITORY, model_card
 from lvt_ff.console import Failure, usage
 from lvt_ff.hf import LVTFFConfig
+from lvt_ff.hf.configuration_lvt_ff import REMOTE_FILE
 from lvt_ff.hub_requests import explained, with_retries
 from lvt_ff.model import LinearVideoTransformer
 
-__all__ = ["check_login", "is_repository", "local_folder", "pull", "push"]
+__all__ = ["check_login", "is_repository", "local_folder", "model_card", "pull", "push"]
 
 # What a repository holds; checkpoints, optimizer state and logs stay at home.
 _FILES = (
@@ -38,6 +40,7 @@ _FILES = (
     "model-*.safetensors",
     "model.safetensors.index.json",
     "video_preprocessor_config.json",
+    REMOTE_FILE,
     "README.md",
     "results.json",
     "conversion.json",
@@ -120,7 +123,7 @@ def push(
         gone = sorted(set(there) - {file.name for file in files})
         sha = api.create_commit(
             repository,
-            [CommitOperationAdd(file.name, file) for file in files]
+            [CommitOperationAdd(file.name, _content(file, repository)) for file in files]
             + [CommitOperationDelete(name) for name in gone],
             commit_message=message,
             revision=revision,
@@ -187,6 +190,12 @@ def _pushed_files(folder: Path) -> list[Path]:
         raise ValueError(f"config.json of {folder} is not a model's of lvt_ff: {error}") from error
     _check_weights(folder, config)
     return sorted(folder / name for name in _chosen([file.name for file in folder.iterdir()]))
+
+
+def _content(file: Path, repository: str) -> Path | bytes:
+    if file.name != "README.md":
+        return file
+    return file.read_text(encoding="utf-8").replace(CARD_REPOSITORY, repository).encode()
 
 
 def _check_weights(folder: Path, config: LVTFFConfig) -> None:

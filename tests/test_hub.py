@@ -52,6 +52,7 @@ PUSHED = {
     "model.safetensors",
     "video_preprocessor_config.json",
     "README.md",
+    "lvt_ff_import.py",
     "results.json",
     "curve.png",
 }
@@ -173,6 +174,53 @@ def test_pushed_repository_loads_everywhere_in_a_new_process(
             hub.requests.clear()
     assert hub.requests == []
     assert (tmp_path / "out0.json").read_text() == (tmp_path / "out1.json").read_text()
+
+
+WITHOUT = """
+import sys
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "lvt_ff":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Absent())
+from transformers import AutoModelForVideoClassification
+AutoModelForVideoClassification.from_pretrained(sys.argv[1], trust_remote_code=True)
+"""
+
+
+def test_without_lvt_ff_the_error_says_what_to_install(hub, folder, tmp_path):
+    assert lvt("push", folder, NAME) == 0
+    environment = dict(os.environ, HF_HOME=str(tmp_path / "home"))
+    for code, status, said in (
+        (WITHOUT, 1, "pip install lvt_ff"),
+        (WITHOUT[WITHOUT.index("from transformers") :], 0, ""),  # with it, though not imported
+    ):
+        code = f"import sys\n{code}"
+        run = subprocess.run(
+            [sys.executable, "-c", code, NAME], capture_output=True, text=True, env=environment
+        )
+        assert run.returncode == status and said in run.stderr, run.stderr
+
+
+def test_fine_tuning_pushes_its_folder(hub, tmp_path, capsys, monkeypatch):
+    for index, label in enumerate(("left", "right") * 2):
+        (tmp_path / "videos" / label).mkdir(parents=True, exist_ok=True)
+        write_video(tmp_path / f"videos/{label}/{index}.mp4", random_frames(6, 40, 40, seed=index))
+    fields = json.dumps(dict(depth=1, num_frames=2, img_size=32, head_hidden=16))
+    args = ["--model", "test_lvt_ff", "--train_data", tmp_path / "videos", "--model_args", fields]
+    args += ["--epochs", 1, "--num_workers", 0, "--cpu", "--push_to_hub", NAME, "--hub_private"]
+    assert lvt("finetune", *args, "--output_dir", tmp_path / "run") == 0
+    files = files_at(hub)
+    assert hub.repositories[NAME].private
+    assert {"model.safetensors", "curve.png", "results.json", "README.md"} <= set(files)
+    assert not any("optimizer" in name or "checkpoint" in name for name in files)
+    hub.empty()
+    monkeypatch.setenv("HF_TOKEN", "hf_wrong")
+    assert lvt("finetune", *args, "--output_dir", tmp_path / "other") == 1
+    assert "not logged in" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()  # told before training, not after it
 
 
 def test_pull_gives_the_same_folder_and_refuses_to_overwrite(

@@ -23,7 +23,20 @@ _TIMM_KEYS = (
     "num_features",
     "model_args",
     "label_names",
+    "auto_map",
 )
+# Where lvt_ff is not imported, transformers follows these names to a file that says what to
+# install; where it is, its own classes come first.
+REMOTE_FILE = "lvt_ff_import.py"
+REMOTE_CODE = '''"""This model needs lvt_ff: pip install lvt-ff, then import lvt_ff first."""
+
+from lvt_ff.hf import LVTFFConfig, LVTFFForVideoClassification, LVTFFModel  # noqa: F401
+'''
+AUTO_MAP = {
+    "AutoConfig": "lvt_ff_import.LVTFFConfig",
+    "AutoModel": "lvt_ff_import.LVTFFModel",
+    "AutoModelForVideoClassification": "lvt_ff_import.LVTFFForVideoClassification",
+}
 # What of timm's pretrained_cfg belongs to the weights; the rest is derived from the fields.
 _KEPT_CFG = ("tag", "mean", "std", "interpolation", "crop_pct", "license")
 
@@ -192,9 +205,10 @@ class LVTFFConfig(PreTrainedConfig):
         )
 
     def to_json_string(self, use_diff: bool = True) -> str:
-        """JSON of the fields and of timm's derived keys."""
+        """JSON of the fields, of timm's derived keys, and of where transformers finds the code."""
         fields = json.loads(super().to_json_string(use_diff=use_diff))
-        return json.dumps(fields | self.timm_keys(), indent=2, sort_keys=True) + "\n"
+        fields |= self.timm_keys() | dict(auto_map=AUTO_MAP)
+        return json.dumps(fields, indent=2, sort_keys=True) + "\n"
 
     @classmethod
     def get_config_dict(cls, pretrained_model_name_or_path, **kwargs) -> tuple[dict, dict]:

@@ -2,6 +2,7 @@
 
 import copy
 import os
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling, ImageClass
 from transformers.utils import cached_file, can_return_tuple, logging
 
 from lvt_ff.convert import ConversionReport
-from lvt_ff.hf.configuration_lvt_ff import LVTFFConfig, kept_cfg
+from lvt_ff.hf.configuration_lvt_ff import REMOTE_CODE, REMOTE_FILE, LVTFFConfig, kept_cfg
 from lvt_ff.model import LinearVideoTransformer, init_weights
 from lvt_ff.timm_models import load_source, with_tag
 
@@ -76,6 +77,9 @@ class LVTFFPreTrainedModel(PreTrainedModel):
         if not getattr(self, "_hf_peft_config_loaded", False):
             state_dict = self.state_dict() if state_dict is None else state_dict
             state_dict = {name.removeprefix(_PREFIX): t for name, t in state_dict.items()}
+        if is_main_process:
+            Path(save_directory).mkdir(parents=True, exist_ok=True)
+            Path(save_directory, REMOTE_FILE).write_text(REMOTE_CODE)
         super().save_pretrained(save_directory, is_main_process, state_dict=state_dict, **kwargs)
 
     @classmethod
