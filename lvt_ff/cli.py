@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str, tuple[str, ...], str]] = {
     ),
     "push": ("lvt_ff.hub", "push", ("folder", "repository"), "a model folder to the Hub"),
     "pull": ("lvt_ff.hub", "pull", ("repository", "folder"), "a model folder from the Hub"),
+    "export": ("lvt_ff.export", "export", (), "one file for ONNX Runtime or torch.export"),
     "demo": ("lvt_ff.demo", "demo", (), "the whole way on made-up videos, in minutes"),
 }
 

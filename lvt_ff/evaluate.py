@@ -19,6 +19,7 @@ from lvt_ff.data import EvalDataset, collate, load_video_list
 from lvt_ff.files import write_text
 from lvt_ff.folders import load_folder
 from lvt_ff.hf import LVTFFVideoProcessor
+from lvt_ff.hub import is_repository
 from lvt_ff.metrics import class_accuracy, confusion_matrix, topk_accuracy
 from lvt_ff.plots import confusion_picture
 
@@ -137,7 +138,7 @@ def evaluate(
     wrong and are listed.
 
     Args:
-        model: Model folder.
+        model: Model folder, or ORG/NAME[@REVISION] on the Hub.
         data: Folder with one subfolder per class, or CSV file with the columns path,label.
         clips: Clips in time per video.
         crops: Crops along the longer side per clip.
@@ -155,6 +156,8 @@ def evaluate(
             batch_size=(batch_size, 1, None),
             num_workers=(num_workers, 0, None),
         )
+        if is_repository(str(model)) and output_dir is None:
+            raise ValueError(f"{model} lies on the Hub: say with --output_dir where results go.")
         network, processor = load_folder(model)
         class_names = network.config.class_names
         videos = load_video_list(data, class_names)

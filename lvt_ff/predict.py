@@ -80,7 +80,7 @@ def predict(
 
     Args:
         videos: Video files.
-        model: Model folder.
+        model: Model folder, or ORG/NAME[@REVISION] on the Hub.
         top_k: Number of classes.
         clips: Clips in time per video; probabilities are averaged.
         crops: Crops along the longer side per clip; probabilities are averaged.

@@ -334,6 +334,21 @@ def test_names_of_others_and_missing_logins_are_refused(hub, folder, capsys, mon
     assert "hf auth login" in capsys.readouterr().err
 
 
+def test_evaluation_of_a_repository_says_where_results_go(hub, folder, tmp_path, capsys):
+    for label in ("push", "pull"):
+        (tmp_path / "videos" / label).mkdir(parents=True)
+        write_video(tmp_path / f"videos/{label}/0.mp4", random_frames(6, 64, 64))
+    write_video(tmp_path / "videos/pull/1.mp4", random_frames(6, 64, 64, seed=1))
+    (tmp_path / "videos/lift").mkdir()
+    write_video(tmp_path / "videos/lift/0.mp4", random_frames(6, 64, 64, seed=2))
+    assert lvt("push", folder, NAME) == 0
+    args = ("--model", NAME, "--data", tmp_path / "videos", "--cpu", "--num_workers", 0)
+    assert lvt("evaluate", *args) == 2
+    assert "say with --output_dir" in capsys.readouterr().err
+    assert lvt("evaluate", *args, "--output_dir", tmp_path / "out") == 0
+    assert (tmp_path / "out/evaluation.json").is_file()
+
+
 def test_tags_stay_where_they_are(hub, folder, capsys):
     for _ in range(2):
         assert lvt("push", folder, NAME, "--tag", "v1") == 0

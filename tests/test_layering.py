@@ -20,7 +20,7 @@ LEVELS = [
     {"hub_requests", "variant_cards"},
     {"hub"},
     {"training", "folders"},
-    {"evaluate", "predict", "convert_checkpoint"},
+    {"evaluate", "predict", "convert_checkpoint", "export"},
     {"finetune"},
     {"demo"},
     {"cli"},
