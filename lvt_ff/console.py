@@ -1,6 +1,5 @@
 """A typed function as a command: flags and help from its signature, errors in one line."""
 
-import difflib
 import inspect
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +22,6 @@ __all__ = [
     "command_parser",
     "execute",
     "run",
-    "suggest",
     "usage",
 ]
 
@@ -132,9 +130,3 @@ def _one_line(error: Exception) -> str:
     if "Original Traceback" in text:  # a data loader's worker puts its traceback into the message
         text = text.strip().splitlines()[-1]
     return " ".join(text.split()) or type(error).__name__
-
-
-def suggest(name: str, known: Sequence[str]) -> str:
-    """The known names, the most similar first where one is similar."""
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {close[0]!r}? Known: {', '.join(known)}" if close else ", ".join(known)

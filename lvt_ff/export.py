@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from lvt_ff.console import Failure, run, usage
+from lvt_ff.data.transforms import INTERPOLATIONS
 from lvt_ff.files import whole_file
 from lvt_ff.folders import load_folder
 from lvt_ff.hf import LVTFFConfig, LVTFFVideoProcessor
@@ -38,7 +39,7 @@ def description(config: LVTFFConfig, processor: LVTFFVideoProcessor) -> dict[str
             sampling=processor.sampling,
             sampling_stride=processor.sampling_stride,
             resize_to_cover=[processor.size["height"], processor.size["width"]],
-            interpolation={2: "bilinear", 3: "bicubic"}[int(processor.resample)],
+            interpolation=INTERPOLATIONS[int(processor.resample)],
             centre_crop=[height, width],
             scale=1 / 255,
             mean=list(processor.image_mean),

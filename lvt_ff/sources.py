@@ -28,13 +28,13 @@ from timm.models import get_arch_name
 from torch import Tensor
 
 from lvt_ff.convert import unwrap
+from lvt_ff.data.transforms import INTERPOLATIONS
 from lvt_ff.variants import VARIANTS
 
 __all__ = ["Source", "read_source"]
 
 _WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 _PLAIN = ("Block", "GELU")  # timm's pre-norm block; its kin norm, scale or rotate otherwise
-_INTERPOLATIONS = {2: "bilinear", 3: "bicubic"}  # PIL's numbers, in transformers' files
 
 
 @dataclass
@@ -136,7 +136,7 @@ def _read_files(find: Callable[[str], Path | None], origin: str) -> Source:
         license=_license(find("README.md")),
         mean=_per_channel(preprocessor.get("image_mean")),
         std=_per_channel(preprocessor.get("image_std")),
-        interpolation=_INTERPOLATIONS.get(preprocessor.get("resample")),
+        interpolation=INTERPOLATIONS.get(preprocessor.get("resample")),
     )
     source.pretrained_cfg = _known(found)
     return source

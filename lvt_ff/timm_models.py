@@ -106,13 +106,14 @@ def checkpoint_filter_fn(
     logged.
     """
     state_dict = unwrap(state_dict)
-    if layout_of(state_dict) != "lvt_ff":
+    layout = layout_of(state_dict)
+    if layout != "lvt_ff":
         weights, report = vit_to_video(state_dict, model, temporal_init)
         model.pretrained_report = report
         log_report(report)
-        stem = read_pieces(state_dict, layout_of(state_dict))[STEM].tensor
-        if stem.shape[1] != model.in_chans:
-            weights[STEM] = stem  # timm adapts the channels itself, and warns of what is adapted
+        if report.target[STEM] == "resampled":
+            # timm adapts the channels itself, and warns of what is adapted already.
+            weights[STEM] = read_pieces(state_dict, layout)[STEM].tensor
         return weights
     missing = sorted(set(model.state_dict()) - set(state_dict) - {"head.fc.weight", "head.fc.bias"})
     if missing:  # timm itself would go on with random values where the number of classes differs

@@ -146,6 +146,14 @@ class Handler(BaseHTTPRequestHandler):
             return repository
         return None
 
+    def commit_of(self, name, revision, write=False):
+        """The repository and a commit's name, or two None after an answer that says why not."""
+        repository = self.repository(name, write)
+        sha = repository.resolve(revision) if repository else None
+        if repository and sha is None:
+            self.fail(404, "RevisionNotFound", f"Invalid rev id: {revision}")
+        return (repository, sha) if sha else (None, None)
+
     def whoami(self, data):
         if not self.has_token:
             self.fail(401, message="Invalid username or password.")
@@ -171,12 +179,8 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(200, dict(url=f"{self.server.address}/{name}"))
 
     def info(self, name, revision, data):
-        repository = self.repository(name)
+        repository, sha = self.commit_of(name, revision or "main")
         if repository is None:
-            return
-        sha = repository.resolve(revision or "main")
-        if sha is None:
-            self.fail(404, "RevisionNotFound", f"Invalid rev id: {revision}")
             return
         files = repository.commits[sha]
         siblings = [
@@ -187,12 +191,8 @@ class Handler(BaseHTTPRequestHandler):
         self.answer(200, dict(id=name, sha=sha, siblings=siblings, **facts))
 
     def tree(self, name, revision, data):
-        repository = self.repository(name)
+        repository, sha = self.commit_of(name, revision)
         if repository is None:
-            return
-        sha = repository.resolve(revision)
-        if sha is None:
-            self.fail(404, "RevisionNotFound", f"Invalid rev id: {revision}")
             return
         self.answer(
             200,
@@ -232,12 +232,8 @@ class Handler(BaseHTTPRequestHandler):
         self.answer(200, {})
 
     def preupload(self, name, revision, data):
-        repository = self.repository(name, write=True)
+        repository, sha = self.commit_of(name, revision, write=True)
         if repository is None:
-            return
-        sha = repository.resolve(revision)
-        if sha is None:
-            self.fail(404, "RevisionNotFound", f"Invalid rev id: {revision}")
             return
         answers = []
         for file in json.loads(data)["files"]:
@@ -298,13 +294,10 @@ class Handler(BaseHTTPRequestHandler):
         )
 
     def download(self, name, revision, file, data):
-        repository = self.repository(name)
+        repository, sha = self.commit_of(name, revision)
         if repository is None:
             return
-        sha = repository.resolve(revision)
-        if sha is None:
-            self.fail(404, "RevisionNotFound", f"Invalid rev id: {revision}")
-        elif file not in repository.commits[sha]:
+        if file not in repository.commits[sha]:
             self.answer(404, X_Error_Code="EntryNotFound", X_Repo_Commit=sha)
         else:
             self.send(file, repository.commits[sha][file], sha)

@@ -12,6 +12,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
 __all__ = [
+    "INTERPOLATIONS",
     "EvalTransform",
     "TrainTransform",
     "crop_clip",
@@ -19,6 +20,9 @@ __all__ = [
     "normalize_clip",
     "resize_to_cover",
 ]
+
+# By PIL's number, as transformers' files have them.
+INTERPOLATIONS = {2: "bilinear", 3: "bicubic"}
 
 
 def frames_to_clip(frames: np.ndarray) -> Tensor:

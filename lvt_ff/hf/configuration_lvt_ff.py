@@ -3,7 +3,6 @@
 One `config.json` serves both libraries: timm's keys are derived from the fields when it is written.
 """
 
-import difflib
 import json
 from collections.abc import Iterable
 from typing import Any
@@ -12,6 +11,7 @@ from huggingface_hub.dataclasses import strict
 from timm.models import get_pretrained_cfg, split_model_name_tag
 from transformers import PreTrainedConfig, TimmWrapperConfig
 
+from lvt_ff.layers.checks import suggest
 from lvt_ff.timm_models import SOURCES
 from lvt_ff.variants import VARIANTS
 
@@ -147,10 +147,8 @@ class LVTFFConfig(PreTrainedConfig):
         known = [name for name in cls.__annotations__ if name != "pretrained_cfg"]
         for name in names:
             if name not in known and name not in more:
-                close = difflib.get_close_matches(name, known, n=1)
-                hint = f"did you mean {close[0]!r}? Known: " if close else ""
                 raise ValueError(
-                    f"Unknown configuration field {name!r}: {hint}{', '.join(sorted(known))}."
+                    f"Unknown configuration field {name!r}: {suggest(name, sorted(known))}."
                 )
 
     @property

@@ -14,13 +14,17 @@ from transformers.video_utils import VideoMetadata
 
 from lvt_ff.data.reader import read_clip
 from lvt_ff.data.sampling import sample_indices
-from lvt_ff.data.transforms import EvalTransform, crop_clip, normalize_clip, resize_to_cover
+from lvt_ff.data.transforms import (
+    INTERPOLATIONS,
+    EvalTransform,
+    crop_clip,
+    normalize_clip,
+    resize_to_cover,
+)
 from lvt_ff.hf.configuration_lvt_ff import LVTFFConfig
 from lvt_ff.timm_models import with_tag
 
 __all__ = ["LVTFFVideoProcessor"]
-
-_INTERPOLATIONS = {2: "bilinear", 3: "bicubic"}  # by PIL's number, as saved in the configuration
 
 
 class LVTFFVideoKwargs(VideosKwargs, total=False):
@@ -76,7 +80,7 @@ class LVTFFVideoProcessor(BaseVideoProcessor):
             crop_size={"height": height, "width": width},
             image_mean=list(cfg["mean"]),
             image_std=list(cfg["std"]),
-            resample={name: number for number, name in _INTERPOLATIONS.items()}[
+            resample={name: number for number, name in INTERPOLATIONS.items()}[
                 cfg["interpolation"]
             ],
         )
@@ -98,7 +102,7 @@ class LVTFFVideoProcessor(BaseVideoProcessor):
             (self.size["height"], self.size["width"]),
             self.image_mean,
             self.image_std,
-            _INTERPOLATIONS[int(self.resample)],
+            INTERPOLATIONS[int(self.resample)],
         )
 
     def sample_frames(
@@ -166,7 +170,7 @@ class LVTFFVideoProcessor(BaseVideoProcessor):
         for clip in videos:
             if do_resize:
                 wanted = (size.height, size.width)
-                clip = resize_to_cover(clip, wanted, _INTERPOLATIONS[int(resample)])
+                clip = resize_to_cover(clip, wanted, INTERPOLATIONS[int(resample)])
             if do_center_crop:
                 clip = crop_clip(clip, (crop_size.height, crop_size.width), (0.5, 0.5))
             clips.append(

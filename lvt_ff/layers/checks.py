@@ -1,10 +1,11 @@
 """Checks of what users pass in, with errors that name the way out."""
 
-from collections.abc import Iterable
+import difflib
+from collections.abc import Iterable, Sequence
 
 from torch import Tensor
 
-__all__ = ["check_choice", "check_clip", "check_positive"]
+__all__ = ["check_choice", "check_clip", "check_positive", "suggest"]
 
 
 def check_clip(x: Tensor, num_frames: int, in_chans: int, img_size: tuple[int, int]) -> Tensor:
@@ -55,3 +56,9 @@ def check_positive(**values: int) -> None:
     for name, value in values.items():
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}.")
+
+
+def suggest(name: str, known: Sequence[str]) -> str:
+    """The known names, the most similar first where one is similar."""
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {close[0]!r}? Known: {', '.join(known)}" if close else ", ".join(known)
