@@ -13,6 +13,7 @@ COMMANDS: dict[str, tuple[str, str, tuple[str, ...], str]] = {
     "finetune": ("lvt_ff.finetune", "finetune", (), "train on your own videos"),
     "evaluate": ("lvt_ff.evaluate", "evaluate", (), "accuracy on labelled videos"),
     "predict": ("lvt_ff.predict", "predict", ("videos",), "classify video files"),
+    "explain": ("lvt_ff.explain", "explain", ("video",), "draw what a model sees in a video"),
     "convert": (
         "lvt_ff.convert_checkpoint",
         "convert",

@@ -9,20 +9,23 @@ import timm
 import torch
 from transformers import AutoModelForVideoClassification, pipeline
 
+from lvt_ff.attribution import deletion_curve, relevance
 from lvt_ff.cards import environment
 from lvt_ff.console import Failure, UsageError, run
 from lvt_ff.data import EvalDataset, load_video_list, read_clip, sample_indices
 from lvt_ff.data.synthetic import TIME_CLASSES, write_dataset
 from lvt_ff.evaluate import evaluate
+from lvt_ff.explain import explain
 from lvt_ff.files import write_text
 from lvt_ff.finetune import finetune
 from lvt_ff.folders import load_folder
 from lvt_ff.metrics import topk_accuracy
 from lvt_ff.plots import prediction_picture
+from lvt_ff.predict import Classifier
 
 __all__ = ["demo", "shuffled_top1"]
 
-# What learned best from random weights within minutes on two cores; see README, "From scratch".
+# What learned best from random weights within minutes on two cores; see conversion/README.md.
 RECIPE = dict(
     model="test_lvt_ff",
     model_args=dict(
@@ -50,11 +53,11 @@ def demo(
 
     Writes real mp4 files of eight classes (moving, growing, fading, turning, each one way or the
     other), fine-tunes a small variant from random weights, evaluates it with 2 clips × 3 crops and
-    on clips with shuffled frames, loads the folder with timm, transformers and its pipeline, and
-    draws demo.png.
+    on clips with shuffled frames, loads the folder with timm, transformers and its pipeline,
+    removes the tokens that count most for a class, and draws explain.png and demo.png.
 
     Args:
-        output: Folder to make: data, model, demo.png, demo.json.
+        output: Folder to make: data, model, explain.png, demo.png, demo.json.
         train_videos: Videos to train on.
         test_videos: Other videos to evaluate on; half as many choose the best epoch.
         epochs: Passes over the training videos.
@@ -67,13 +70,13 @@ def demo(
     if min(train_videos, test_videos // 2) < len(TIME_CLASSES):
         raise UsageError("train_videos must be at least 8, and test_videos at least 16.")
     start = time.perf_counter()
-    print(f"1/5 writing videos of 16 frames to {output / 'data'}")
+    print(f"1/6 writing videos of 16 frames to {output / 'data'}")
     train_data, val_data, test_data = (output / "data" / part for part in ("train", "val", "test"))
     model = output / "model"
     counts = ((train_data, train_videos), (val_data, test_videos // 2), (test_data, test_videos))
     for number, (folder, num_clips) in enumerate(counts):
         write_dataset(folder, num_clips, seed=3 * seed + number, num_workers=num_workers)
-    print("2/5 fine-tuning from random weights")
+    print("2/6 fine-tuning from random weights")
     training = finetune(
         train_data=train_data,
         eval_data=val_data,
@@ -83,15 +86,22 @@ def demo(
         num_workers=num_workers,
         **RECIPE,
     )
-    print("3/5 evaluating")
+    print("3/6 evaluating")
     results = evaluate(model, test_data, clips=2, crops=3, num_workers=num_workers)
     shuffled = shuffled_top1(model, test_data)
     print(f"top-1 {100 * shuffled:.2f} %  [frames in shuffled order]")
-    print("4/5 loading the folder with timm, AutoModel and the pipeline")
+    print("4/6 loading the folder with timm, AutoModel and the pipeline")
     videos = load_video_list(test_data)
     examples = [str(videos.paths[videos.labels == label][0]) for label in range(len(TIME_CLASSES))]
     predictions = _same_everywhere(model, examples)
-    print("5/5 drawing demo.png")
+    print("5/6 removing the tokens that count most")
+    areas = deletion_areas(model, test_data)
+    print(
+        f"mean probability of the best class while tokens are removed: {areas['relevant']:.2f} by "
+        f"relevance, {areas['random']:.2f} at random"
+    )
+    explain(examples[0], str(model), output / "explain.png")
+    print("6/6 drawing demo.png")
     rows = [json.loads(line) for line in (model / "steps.jsonl").read_text().splitlines()]
     prediction_picture(
         output / "demo.png",
@@ -114,6 +124,7 @@ def demo(
         protocol=results["protocol"],
         top1_shuffled_frames=shuffled,
         chance=1 / len(TIME_CLASSES),
+        deletion_areas=areas,
         seed=seed,
         seconds=round(time.perf_counter() - start, 1),
         environment=environment(),
@@ -143,6 +154,27 @@ def shuffled_top1(model: Path, data: Path, seed: int = 0) -> float:
             order = torch.randperm(processor.num_frames, generator=generator)
             scores.append(network(item["clip"][:, order]).logits[0].numpy())
     return topk_accuracy(np.stack(scores), videos.labels, k=1)
+
+
+def deletion_areas(model: Path, data: Path, num_clips: int = 40, seed: int = 0) -> dict:
+    """Area under the deletion curve of the best class: the most relevant tokens first, any first.
+
+    The mean over clips of `lvt_ff.attribution.deletion_curve`, between 0 and 1.
+    """
+    classify = Classifier(model, device="cpu")
+    paths = np.random.default_rng(seed).permutation(load_video_list(data).paths)[:num_clips]
+    clips = torch.cat([classify.read(path) for path in paths])
+    with torch.no_grad():
+        classes = classify.model(clips).logits.argmax(-1)
+    relevant = relevance(classify.model, clips, classes)
+    orders = dict(
+        relevant=relevant,
+        random=torch.rand(relevant.shape, generator=torch.Generator().manual_seed(seed)),
+    )
+    return {
+        name: deletion_curve(classify.model, clips, classes, order).mean().item()
+        for name, order in orders.items()
+    }
 
 
 def _same_everywhere(folder: Path, paths: list[str]) -> list[list[dict]]:

@@ -12,7 +12,7 @@ __all__ = ["whole_file", "whole_folder", "write_text"]
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """A new file that gets its name, and replaces a former one, only if the block ends well."""
-    partial = path.with_name(f".{path.name}.partial")
+    partial = path.with_name(f".partial.{path.name}")  # writers choose a format by the suffix
     try:
         yield partial
         with open(partial, "rb") as handle:

@@ -7,10 +7,11 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-__all__ = ["confusion_picture", "curve_picture", "prediction_picture"]
+__all__ = ["confusion_picture", "curve_picture", "prediction_picture", "save_figure"]
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a PNG file, without a display."""
     FigureCanvasAgg(figure)
     figure.savefig(path, dpi=110, bbox_inches="tight")
 
@@ -66,7 +67,7 @@ def curve_picture(path: Path, rows: Sequence[dict], epochs: Sequence[dict], titl
     bottom.plot(np.arange(1, len(rows) + 1), [row["lr"] for row in rows], color="tab:gray")
     bottom.set_xlabel("optimizer step")
     bottom.set_ylabel("learning rate")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def confusion_picture(
@@ -90,7 +91,7 @@ def confusion_picture(
             color = "white" if share[row, column] > 50 else "black"
             text = f"{share[row, column]:.0f}"
             axis.text(column, row, text, ha="center", va="center", color=color, fontsize=8)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def prediction_picture(
@@ -130,4 +131,4 @@ def prediction_picture(
     draw_curve(figure.add_subplot(grid[-1, :]), rows, epochs)
     figure.suptitle(title)
     figure.tight_layout()
-    _save(figure, path)
+    save_figure(figure, path)

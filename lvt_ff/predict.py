@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from lvt_ff.console import Failure, check_ranges, run, usage
 from lvt_ff.data import VideoReadError, read_views
@@ -47,15 +48,21 @@ class Classifier:
         self.num_crops = num_crops
         self.decoder = decoder
 
-    @torch.inference_mode()
-    def __call__(self, path: str | Path, top_k: int = 5) -> list[dict]:
-        """The best classes of a video, as `[{"label": …, "score": …}, …]`."""
+    def read(self, path: str | Path) -> Tensor:
+        """The clips of a video as the model takes them, (num_clips · num_crops, T, C, H, W)."""
         views = read_views(
             path, self.transform, self.clip_options, self.num_crops, decoder=self.decoder
         )
-        probabilities = (
-            self.model(views.to(self.device)).logits.float().cpu().double().softmax(-1).mean(0)
-        )
+        return views.to(self.device)
+
+    @torch.inference_mode()
+    def __call__(self, path: str | Path, top_k: int = 5) -> list[dict]:
+        """The best classes of a video, as `[{"label": …, "score": …}, …]`."""
+        return self.ranked(self.model(self.read(path)).logits, top_k)
+
+    def ranked(self, logits: Tensor, top_k: int = 5) -> list[dict]:
+        """The best classes of clips of one video from their scores (V, K)."""
+        probabilities = logits.detach().float().cpu().double().softmax(-1).mean(0)
         scores, classes = probabilities.topk(min(top_k, len(probabilities)))
         names = self.model.config.id2label
         return [

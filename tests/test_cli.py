@@ -502,7 +502,9 @@ def test_small_demo_goes_the_whole_way(tmp_path, capsys):
     assert main([*args, "--test_videos", "16", "--epochs", "1"]) == 0
     summary = json.loads((tmp_path / "demo/demo.json").read_text())
     assert summary["chance"] == 0.125 and 0 <= summary["top1"] <= 1
-    assert (tmp_path / "demo/demo.png").stat().st_size > 10_000
+    assert set(summary["deletion_areas"]) == {"relevant", "random"}
+    for picture in ("demo.png", "explain.png"):
+        assert (tmp_path / "demo" / picture).stat().st_size > 10_000
     assert len(list((tmp_path / "demo/data/train").glob("*/*.mp4"))) == 32
     assert "wrote the model folder" in capsys.readouterr().out
     assert main(args) == 2

@@ -28,3 +28,18 @@ class Kernel(nn.Module):
     def aggregate(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Features (S, A, L, F) and values (S, A, L, E) to outputs (S, A, L, E)."""
         raise NotImplementedError
+
+    def weights(self, q: Tensor, k: Tensor, rows: Tensor) -> Tensor:
+        """Some rows of the matrix that `aggregate` applies to the values without forming it.
+
+        Args:
+            q, k: features (S, A, L, F) as `aggregate` takes them.
+            rows: numbers (R,) of the queries asked for.
+
+        Returns:
+            (S, A, R, L) in float32 (or float64).
+
+        Raises:
+            NotImplementedError: the kernel has no such matrix.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no attention weights to show.")

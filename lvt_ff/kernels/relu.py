@@ -6,7 +6,7 @@ Source: arXiv 2210.08164, Eq. 3, with the offset of the authors' code.
 from torch import Tensor
 
 from lvt_ff.kernels.base import Kernel
-from lvt_ff.ops import linear_attention
+from lvt_ff.ops import linear_attention, linear_weights
 
 __all__ = ["ReluKernel"]
 
@@ -22,3 +22,6 @@ class ReluKernel(Kernel):
 
     def aggregate(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return linear_attention(q, k, v)
+
+    def weights(self, q: Tensor, k: Tensor, rows: Tensor) -> Tensor:
+        return linear_weights(q[..., rows, :], k)

@@ -4,6 +4,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from lvt_ff.kernels.base import Kernel
+from lvt_ff.ops import full_precision, single_or_double
 
 __all__ = ["SoftmaxKernel"]
 
@@ -16,3 +17,8 @@ class SoftmaxKernel(Kernel):
 
     def aggregate(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return scaled_dot_product_attention(q, k, v, scale=self.head_dim**-0.5)
+
+    def weights(self, q: Tensor, k: Tensor, rows: Tensor) -> Tensor:
+        with full_precision(q.device.type):
+            q, k = single_or_double(q[..., rows, :], k)
+            return (q @ k.transpose(-2, -1) * self.head_dim**-0.5).softmax(dim=-1)

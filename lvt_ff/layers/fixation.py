@@ -37,11 +37,16 @@ class FeatureFixation(nn.Module):
         self.num_ratios = 1 if shared else 2
         self.gate = nn.Linear(2 * feature_dim + head_dim, self.num_ratios * feature_dim)
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Features (S, A, L, F) and values (S, A, L, E) to fixed features (S, A, L, F)."""
+    def ratios(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """γ (S, A, L, F) of queries and of keys, the same where it is shared."""
         ratios = self.gate(torch.cat([q, k, v], dim=-1)).sigmoid()
         ratios = ratios.chunk(self.num_ratios, dim=-1)
-        return q * ratios[0], k * ratios[-1]
+        return ratios[0], ratios[-1]
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (S, A, L, F) and values (S, A, L, E) to fixed features (S, A, L, F)."""
+        q_ratios, k_ratios = self.ratios(q, k, v)
+        return q * q_ratios, k * k_ratios
 
 
 FIXATIONS: dict[str, type[nn.Module]] = {"none": NoFixation, "qkv": FeatureFixation}

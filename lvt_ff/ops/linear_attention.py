@@ -8,7 +8,9 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
-__all__ = ["full_precision", "linear_attention"]
+__all__ = ["full_precision", "linear_attention", "linear_weights", "single_or_double"]
+
+_EPS = 1e-6
 
 
 def full_precision(device_type: str) -> AbstractContextManager:
@@ -16,6 +18,11 @@ def full_precision(device_type: str) -> AbstractContextManager:
     if torch.amp.is_autocast_available(device_type):
         return torch.autocast(device_type, enabled=False)
     return nullcontext()
+
+
+def single_or_double(*tensors: Tensor) -> list[Tensor]:
+    """Half-precision tensors in float32, others as they are."""
+    return [x if x.dtype == torch.float64 else x.float() for x in tensors]
 
 
 def _queries_first(seq_len: int, head_dim: int) -> bool:
@@ -27,8 +34,7 @@ def _queries_first(seq_len: int, head_dim: int) -> bool:
 def _normalised_products(q: Tensor, k: Tensor, v: Tensor, eps: float) -> Tensor:
     with full_precision(q.device.type):
         dtype = v.dtype
-        if dtype != torch.float64:
-            q, k, v = q.float(), k.float(), v.float()
+        q, k, v = single_or_double(q, k, v)
         norm = q @ k.sum(-2).unsqueeze(-1) + eps  # (..., L, 1)
         if _queries_first(k.shape[-2], v.shape[-1]):
             out = (q @ k.transpose(-2, -1)) @ v  # (..., L, E)
@@ -37,7 +43,7 @@ def _normalised_products(q: Tensor, k: Tensor, v: Tensor, eps: float) -> Tensor:
         return (out / norm).to(dtype)
 
 
-def linear_attention(q: Tensor, k: Tensor, v: Tensor, eps: float = 1e-6) -> Tensor:
+def linear_attention(q: Tensor, k: Tensor, v: Tensor, eps: float = _EPS) -> Tensor:
     """Non-causal attention with weights `q_i · k_j / (Σ_j q_i · k_j + eps)`.
 
     Args:
@@ -50,3 +56,11 @@ def linear_attention(q: Tensor, k: Tensor, v: Tensor, eps: float = 1e-6) -> Tens
         (..., L, E) in the dtype of `v`; computed in float32 (or float64), autocast off.
     """
     return _normalised_products(q, k, v, eps)
+
+
+def linear_weights(q: Tensor, k: Tensor, eps: float = _EPS) -> Tensor:
+    """Weights of `linear_attention`: queries (..., R, F), keys (..., L, F) to (..., R, L)."""
+    with full_precision(q.device.type):
+        q, k = single_or_double(q, k)
+        norm = q @ k.sum(-2).unsqueeze(-1) + eps  # (..., R, 1)
+        return q @ k.transpose(-2, -1) / norm
