@@ -6,14 +6,36 @@ Source: Chefer et al., arXiv 2103.15679, adapted (see `relevance`).
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from lvt_ff.ops import single_or_double
 from lvt_ff.recording import AttentionRecord, core_of, record
 
-__all__ = ["deletion_curve", "relevance"]
+__all__ = ["Explanation", "deletion_curve", "relevance"]
+
+
+@dataclass
+class Explanation:
+    """A video as a model saw it.
+
+    Args:
+        clip: normalised (1, T, C, H, W).
+        frames: the same as pictures, (T, H, W, 3) uint8.
+        predictions: best classes, `[{"label": …, "score": …}, …]`.
+        label, score: the class explained and its probability.
+        relevance: (T, h, w), shares that sum to 1.
+    """
+
+    clip: Tensor
+    frames: np.ndarray
+    predictions: list[dict]
+    label: str
+    score: float
+    relevance: np.ndarray
 
 
 def relevance(model: nn.Module, clips: Tensor, classes: Tensor) -> Tensor:

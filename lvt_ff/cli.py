@@ -14,6 +14,7 @@ COMMANDS: dict[str, tuple[str, str, tuple[str, ...], str]] = {
     "evaluate": ("lvt_ff.evaluate", "evaluate", (), "accuracy on labelled videos"),
     "predict": ("lvt_ff.predict", "predict", ("videos",), "classify video files"),
     "explain": ("lvt_ff.explain", "explain", ("video",), "draw what a model sees in a video"),
+    "app": ("lvt_ff.app", "app", (), "a page to try models on, or a Space"),
     "convert": (
         "lvt_ff.convert_checkpoint",
         "convert",

@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lvt_ff.attribution import relevance
+from lvt_ff.attribution import Explanation, relevance
 from lvt_ff.console import run, usage
 from lvt_ff.files import whole_file
 from lvt_ff.layers.checks import suggest
 from lvt_ff.predict import Classifier
 from lvt_ff.recording import core_of
-from lvt_ff.views import ANIMATED, VIEWS, Explanation, Viewer
+from lvt_ff.views import ANIMATED, VIEWS, Viewer
 
 __all__ = ["Explanation", "explain", "explain_video"]
 

@@ -31,7 +31,15 @@ from lvt_ff.hf.configuration_lvt_ff import REMOTE_FILE
 from lvt_ff.hub_requests import explained, with_retries
 from lvt_ff.model import LinearVideoTransformer
 
-__all__ = ["check_login", "is_repository", "local_folder", "model_card", "pull", "push"]
+__all__ = [
+    "check_login",
+    "is_repository",
+    "local_folder",
+    "model_card",
+    "pull",
+    "push",
+    "pushed_files",
+]
 
 # What a repository holds; checkpoints, optimizer state and logs stay at home.
 _FILES = (
@@ -105,7 +113,7 @@ def push(
     with usage():
         if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
             raise ValueError(f"Give the repository as ORG/NAME, got {repository!r}.")
-        files = _pushed_files(Path(folder))
+        files = pushed_files(Path(folder))
     total = sum(file.stat().st_size for file in files)
     if dry_run:
         for file in files:
@@ -181,7 +189,8 @@ def check_login(repository: str) -> None:
     with_retries(lambda: HfApi().whoami(), repository, None)
 
 
-def _pushed_files(folder: Path) -> list[Path]:
+def pushed_files(folder: Path) -> list[Path]:
+    """The files of a model folder that belong on the Hub, after a look at the weights."""
     if not (folder / "config.json").is_file():
         raise ValueError(f"{folder} is not a model folder: it has no config.json.")
     try:

@@ -1,6 +1,7 @@
 """Maps of tokens drawn over frames: contact sheets, animations, grids of attention matrices."""
 
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 
 import matplotlib
@@ -18,9 +19,11 @@ __all__ = [
     "animation",
     "blend",
     "contact_sheet",
+    "gif_bytes",
     "matrix_figure",
     "per_pixel",
     "save_animation",
+    "time_figure",
 ]
 
 _SIDE_IN = 1.7  # inches of a frame
@@ -192,10 +195,29 @@ def animation(
 def save_animation(path: Path, drawn: np.ndarray) -> None:
     """Write pictures (T, H, W, 3) uint8 with even sides as a GIF or, by the suffix, a video."""
     if path.suffix.lower() == ".gif":
-        images = [Image.fromarray(picture) for picture in drawn]
-        images[0].save(
-            path, format="gif", save_all=True, append_images=images[1:], loop=0,
-            duration=1000 // _FRAMES_PER_S,
-        )  # fmt: skip
+        path.write_bytes(gif_bytes(drawn))
     else:
         write_video(path, drawn, fps=_FRAMES_PER_S)
+
+
+def gif_bytes(pictures: np.ndarray) -> bytes:
+    """Pictures (T, H, W, 3) uint8 as an endless animation."""
+    images, file = [Image.fromarray(picture) for picture in pictures], BytesIO()
+    timing = dict(duration=1000 // _FRAMES_PER_S, loop=0)
+    images[0].save(file, format="gif", save_all=True, append_images=images[1:], **timing)
+    return file.getvalue()
+
+
+def time_figure(seconds: Sequence[float], curves: dict[str, Sequence[float]]) -> bytes:
+    """Percentages by name over seconds, as a PNG file's bytes."""
+    figure, file = Figure(figsize=(6, 2.4), layout="constrained"), BytesIO()
+    axis = figure.subplots()
+    for name, values in curves.items():
+        axis.plot(seconds, values, "o-", markersize=3, label=name)
+    axis.set_ylim(0, 100)
+    axis.set_xlabel("seconds", fontsize=8)
+    axis.set_ylabel("probability (%)", fontsize=8)
+    axis.tick_params(labelsize=7)
+    axis.legend(fontsize=7)
+    save_figure(figure, file)
+    return file.getvalue()

@@ -1,6 +1,7 @@
 """Pictures of a run: learning curve, confusion matrix, frames with predictions."""
 
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,10 @@ from matplotlib.figure import Figure
 __all__ = ["confusion_picture", "curve_picture", "prediction_picture", "save_figure"]
 
 
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write a PNG file, without a display."""
+def save_figure(figure: Figure, file: Path | BytesIO) -> None:
+    """Write a PNG, without a display."""
     FigureCanvasAgg(figure)
-    figure.savefig(path, dpi=110, bbox_inches="tight")
+    figure.savefig(file, dpi=110, bbox_inches="tight")
 
 
 def _smooth(values: np.ndarray, width: int) -> np.ndarray:

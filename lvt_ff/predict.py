@@ -5,11 +5,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from lvt_ff.console import Failure, check_ranges, run, usage
-from lvt_ff.data import VideoReadError, read_views
+from lvt_ff.data import VideoReadError, read_clip, read_views, sample_indices
 from lvt_ff.folders import load_folder
 
 __all__ = ["Classifier", "predict"]
@@ -59,6 +60,21 @@ class Classifier:
     def __call__(self, path: str | Path, top_k: int = 5) -> list[dict]:
         """The best classes of a video, as `[{"label": …, "score": …}, …]`."""
         return self.ranked(self.model(self.read(path)).logits, top_k)
+
+    @torch.inference_mode()
+    def over_time(self, path: str | Path, num_parts: int) -> Tensor:
+        """Probabilities (num_parts, K) of equal parts of a video, each read as one of its own."""
+        options = dict(self.processor.clip_options())
+        rows = []
+        for part in range(num_parts):
+
+            def choose(total: int, part: int = part) -> np.ndarray:
+                first, end = (total * place // num_parts for place in (part, part + 1))
+                return min(first, total - 1) + sample_indices(max(end - first, 1), **options)
+
+            clip = self.transform(read_clip(path, choose, self.decoder))
+            rows.append(self.model(clip[None].to(self.device)).logits[0].float().softmax(-1).cpu())
+        return torch.stack(rows)
 
     def ranked(self, logits: Tensor, top_k: int = 5) -> list[dict]:
         """The best classes of clips of one video from their scores (V, K)."""

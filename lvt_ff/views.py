@@ -1,7 +1,6 @@
 """The pictures that `lvt-ff explain` draws, one function each."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from lvt_ff import overlays
+from lvt_ff.attribution import Explanation
 from lvt_ff.layers.attention import JointSequences
+from lvt_ff.model import LinearVideoTransformer
 from lvt_ff.recording import (
     AttentionRecord,
     attention_map,
@@ -20,30 +21,27 @@ from lvt_ff.recording import (
     record,
 )
 
-__all__ = ["ANIMATED", "VIEWS", "Explanation", "View", "Viewer"]
+__all__ = ["ANIMATED", "VIEWS", "View", "Viewer", "relevance_heat"]
 
 ANIMATED = (".gif", ".mp4")
 _ROWS = 300  # of an attention matrix in a picture
 
 
-@dataclass
-class Explanation:
-    """A video as a model saw it.
+def heat(
+    core: LinearVideoTransformer, frames: np.ndarray, maps: np.ndarray, low: float, high: float
+) -> np.ndarray:
+    """Token maps (T, h, w) over frames (T, H, W, 3), black at `low` and brightest at `high`."""
+    proj = core.patch_embed.proj
+    stem = (proj.kernel_size[0], proj.stride[0], proj.padding[0])
+    pixels = overlays.per_pixel(maps, core.img_size, stem)
+    scaled = np.clip((pixels - low) / max(high - low, 1e-12), 0, 1)
+    return overlays.blend(frames, scaled)
 
-    Args:
-        clip: normalised (1, T, C, H, W).
-        frames: the same as pictures, (T, H, W, 3) uint8.
-        predictions: best classes, `[{"label": …, "score": …}, …]`.
-        label, score: the class explained and its probability.
-        relevance: (T, h, w), shares that sum to 1.
-    """
 
-    clip: Tensor
-    frames: np.ndarray
-    predictions: list[dict]
-    label: str
-    score: float
-    relevance: np.ndarray
+def relevance_heat(core: LinearVideoTransformer, explained: Explanation) -> np.ndarray:
+    """Relevance over the frames, brightest at its 99.5th percentile."""
+    shares = explained.relevance
+    return heat(core, explained.frames, shares, 0, np.quantile(shares, 0.995))
 
 
 class Viewer:
@@ -89,12 +87,7 @@ class Viewer:
         )
 
     def heat(self, maps: np.ndarray, low: float, high: float) -> np.ndarray:
-        """Token maps (T, h, w) over the frames, black at `low` and brightest at `high`."""
-        proj = self.core.patch_embed.proj
-        stem = (proj.kernel_size[0], proj.stride[0], proj.padding[0])
-        pixels = overlays.per_pixel(maps, self.core.img_size, stem)
-        scaled = np.clip((pixels - low) / max(high - low, 1e-12), 0, 1)
-        return overlays.blend(self.explained.frames, scaled)
+        return heat(self.core, self.explained.frames, maps, low, high)
 
     def bars(self) -> list[tuple[str, float]]:
         return [(row["label"], 100 * row["score"]) for row in self.explained.predictions]
@@ -139,7 +132,6 @@ def _rows(item: AttentionRecord) -> Tensor:
 def _view_relevance(view: Viewer, path: Path) -> None:
     explained = view.explained
     per_frame = explained.relevance.sum(axis=(1, 2))
-    heat = view.heat(explained.relevance, 0, np.quantile(explained.relevance, 0.995))
     side = [
         dict(title="best classes (%)", bars=view.bars()),
         dict(
@@ -149,7 +141,7 @@ def _view_relevance(view: Viewer, path: Path) -> None:
         ),
     ]
     title = f"{view.name}: what counts for {explained.label!r} ({100 * explained.score:.1f} %)"
-    view.sheet(path, {"relevance": heat}, title, side)
+    view.sheet(path, {"relevance": relevance_heat(view.core, explained)}, title, side)
 
 
 def _view_attention(view: Viewer, path: Path) -> None:

@@ -22,7 +22,8 @@ LEVELS = [
     {"training", "folders"},
     {"evaluate", "predict", "convert_checkpoint", "export"},
     {"explain", "finetune"},
-    {"demo"},
+    {"answer", "demo", "space"},
+    {"app"},
     {"cli"},
 ]
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}

@@ -9,7 +9,7 @@ import numpy as np
 
 from lvt_ff.data.decoders import DECODERS, Choose
 
-__all__ = ["DECODER_CHOICES", "VideoReadError", "read_clip"]
+__all__ = ["DECODER_CHOICES", "VideoReadError", "duration_s", "read_clip"]
 
 DECODER_CHOICES = ("auto", *DECODERS)
 
@@ -56,6 +56,17 @@ def read_clip(
             return frames
         reasons.append(f"{name}: {reason}")
     raise VideoReadError(f"Cannot read video {path!r}. Tried {'; '.join(reasons)}.")
+
+
+def duration_s(path: str | os.PathLike) -> float | None:
+    """Seconds that a file's header tells; None where it tells none, or cannot be opened."""
+    import av
+
+    try:
+        with av.open(os.fspath(path)) as container:
+            return container.duration / av.time_base if container.duration else None
+    except (av.FFmpegError, OSError, ValueError):
+        return None
 
 
 def _problem_of_file(path: str) -> str | None:
