@@ -14,7 +14,7 @@ from timm.models import get_pretrained_cfg
 from lvt_ff.benchmark import count_macs, count_parameters
 from lvt_ff.hf import LVTFFConfig
 from lvt_ff.model import LinearVideoTransformer
-from lvt_ff.timm_models import SOURCES
+from lvt_ff.timm_models import SOURCES, image_datasets
 
 __all__ = [
     "CARD_REPOSITORY",
@@ -221,5 +221,6 @@ def model_card(
         ],
         license=cfg.get("license"),
         base_model=source.hf_hub_id if source else None,
+        datasets=image_datasets([tag]) if source else None,
         eval_results=evaluation or None,
     )

@@ -5,6 +5,7 @@ model is behind a name from the authors' recipes (mean and std 0.5).
 """
 
 import logging
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
@@ -24,7 +25,7 @@ from lvt_ff.layers import FramePatchEmbed, resample_embeddings
 from lvt_ff.model import LinearVideoTransformer
 from lvt_ff.variants import VARIANTS
 
-__all__ = ["SOURCES", "checkpoint_filter_fn", "load_source", "with_tag"]
+__all__ = ["SOURCES", "checkpoint_filter_fn", "image_datasets", "load_source", "with_tag"]
 
 _logger = logging.getLogger(__name__)
 
@@ -51,6 +52,15 @@ SOURCES: dict[str, dict[str, str]] = {
     },
     "lvt_ff_large": {"augreg_in21k": "vit_large_patch16_224"},
 }
+
+
+_DATASETS = {"in1k": "1k", "in12k": "12k", "in21k": "21k", "in22k": "22k"}
+
+
+def image_datasets(tags: Iterable[str]) -> list[str]:
+    """What image models with these tags were trained on, as timm's cards name it."""
+    parts = {part for tag in tags for part in tag.split("_")}
+    return [f"imagenet-{size}" for part, size in _DATASETS.items() if part in parts]
 
 
 def with_tag(name: str) -> str:

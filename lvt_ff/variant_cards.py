@@ -11,7 +11,7 @@ from timm.models import get_pretrained_cfg
 
 from lvt_ff.cards import FAMILY, filled_card
 from lvt_ff.hf import LVTFFConfig
-from lvt_ff.timm_models import SOURCES
+from lvt_ff.timm_models import SOURCES, image_datasets
 from lvt_ff.variants import VARIANTS
 
 __all__ = ["variant_card", "write_cards"]
@@ -90,6 +90,7 @@ def variant_card(name: str) -> ModelCard:
         measured=False,
         license="apache-2.0",
         base_model=[cfg.hf_hub_id for cfg in sources.values()] or None,
+        datasets=image_datasets(tags) or None,
     )
 
 

@@ -56,6 +56,9 @@ def test_card_of_a_variant_is_valid_and_says_where_it_starts(hub, name):
     assert data["library_name"] == "transformers" and data["license"] == "apache-2.0"
     sources = [timm.get_pretrained_cfg(f"{name}.{tag}").hf_hub_id for tag in SOURCES.get(name, ())]
     assert data.get("base_model", []) == sources
+    trained_on = "".join(SOURCES.get(name, ())) + "".join(data.get("datasets", []))
+    assert ("in21k" in trained_on) == ("imagenet-21k" in trained_on)
+    assert ("in22k_ft_in1k" in trained_on) == ("imagenet-1k" in data.get("datasets", []))
     assert "not measured" in card.text and "model-index" not in data
     assert ("The paper's, by its authors" in card.text) == (name in list(lvt_ff.VARIANTS)[:4])
 

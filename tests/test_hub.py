@@ -1,6 +1,7 @@
 """Push and pull against a Hub on this machine: every loader, every fault, one state at a time."""
 
 import json
+import math
 import os
 import random
 import subprocess
@@ -19,7 +20,9 @@ import lvt_ff
 from lvt_ff import folders, hub_requests
 from lvt_ff import hub as lvt_ff_hub
 from lvt_ff.cli import main
-from lvt_ff.data.synthetic import write_video
+from lvt_ff.data.synthetic import write_dataset, write_video
+from lvt_ff.demo import RECIPE
+from lvt_ff.finetune import finetune
 
 NAME = "someone/waves"
 
@@ -97,16 +100,17 @@ def test_dry_run_sends_nothing(hub, folder, capsys):
 
 
 LOADERS = """
-import json, sys, torch, timm, lvt_ff
+import json, math, sys, torch, timm, lvt_ff
 from transformers import (
     AutoModel, AutoModelForVideoClassification, AutoVideoProcessor, pipeline
 )
 name, revision, clip, out = sys.argv[1:]
 options = dict(revision=revision) if revision else {}
 at = f"{name}@{revision}" if revision else name
-x = torch.linspace(-1, 1, 4 * 3 * 64 * 64).view(1, 4, 3, 64, 64)
 with torch.no_grad():
     model = AutoModelForVideoClassification.from_pretrained(name, **options).eval()
+    shape = (1, model.config.num_frames, 3, model.config.img_size, model.config.img_size)
+    x = torch.linspace(-1, 1, math.prod(shape)).view(shape)
     base = AutoModel.from_pretrained(name, **options).eval()
     by_timm = timm.create_model(f"hf-hub:{at}", pretrained=True).eval()
     processor = AutoVideoProcessor.from_pretrained(name, **options)
@@ -124,10 +128,21 @@ json.dump(found, open(out, "w"))
 """
 
 
-@pytest.mark.parametrize("private, revision", [(False, None), (True, "v1")])
+@pytest.fixture(scope="module")
+def demo_folder(tmp_path_factory):
+    """The demo's model after one short epoch."""
+    place = tmp_path_factory.mktemp("demo")
+    write_dataset(place / "videos", 32, seed=0, num_workers=1)
+    data = dict(train_data=place / "videos", eval_data=place / "videos", output_dir=place / "model")
+    finetune(**data, **RECIPE, epochs=1, num_workers=0, cpu=True)
+    return place / "model"
+
+
+@pytest.mark.parametrize("source, private, revision", [("demo", False, None), ("own", True, "v1")])
 def test_pushed_repository_loads_everywhere_in_a_new_process(
-    hub, folder, tmp_path, record_property, private, revision
+    hub, folder, demo_folder, tmp_path, record_property, source, private, revision
 ):
+    folder = demo_folder if source == "demo" else folder
     options = ["--private"] if private else []
     assert lvt("push", folder, NAME, *options, *(["--tag", revision] if revision else [])) == 0
     if revision:  # main moves on: the tag does not
@@ -141,7 +156,9 @@ def test_pushed_repository_loads_everywhere_in_a_new_process(
     else:
         original = lvt_ff.LVTFFForVideoClassification.from_pretrained(folder)
     write_video(tmp_path / "clip.mp4", random_frames(10, 64, 80))
-    x = torch.linspace(-1, 1, 4 * 3 * 64 * 64).view(1, 4, 3, 64, 64)
+    size = original.config.img_size
+    shape = (1, original.config.num_frames, 3, size, size)
+    x = torch.linspace(-1, 1, math.prod(shape)).view(shape)
     with torch.no_grad():
         expected = original.eval()(x).logits
     hub.requests.clear()

@@ -3,10 +3,12 @@
 import contextlib
 import io
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 from conftest import random_frames
+from hub_server import TOKEN
 
 import lvt_ff
 from lvt_ff.cli import main
@@ -14,6 +16,7 @@ from lvt_ff.data.synthetic import write_video
 from lvt_ff.timm_models import SOURCES
 
 README = Path(__file__).parents[1] / "README.md"
+COMMANDS = re.findall(r"```bash\n(.*?)```", README.read_text(), flags=re.S)
 BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.S)
 
 
@@ -26,6 +29,29 @@ def test_python_blocks_run(block, hf_model, tmp_path, monkeypatch):
     write_video(tmp_path / "clip.mp4", random_frames(10, 64, 80))
     monkeypatch.chdir(tmp_path)
     exec(compile(block, "README.md", "exec"), {})
+
+
+def test_commands_run_one_after_the_other(hub, tmp_path, monkeypatch, capsys):
+    """All but the installation, the demo and the tests; with the smallest model, for one epoch."""
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    monkeypatch.chdir(tmp_path)
+    for number, part in enumerate(("train", "test", "train", "test")):
+        file = tmp_path / "videos" / part / ("left", "right")[number // 2] / "0.mp4"
+        file.parent.mkdir(parents=True)
+        write_video(file, random_frames(8, 64, 80, seed=number))
+    write_video(tmp_path / "clip.mp4", random_frames(8, 64, 80))
+    smaller = {"lvt_ff_s.fb_in22k_ft_in1k": "test_lvt_ff --epochs 1 --num_workers 0 --cpu"}
+    ran = []
+    for line in "".join(COMMANDS).splitlines():
+        for name, other in smaller.items():
+            line = line.replace(name, other)
+        words = shlex.split(line, comments=True)
+        if words[0] == "lvt-ff":
+            assert main(words[1:]) == 0, capsys.readouterr().err
+            ran.append(words[1])
+    assert ran == ["finetune", "evaluate", "predict", "push", "explain", "explain"]
+    assert hub.repositories["ORG/NAME"].private
+    assert {"relevance.png", "layers.png"} <= {path.name for path in tmp_path.iterdir()}
 
 
 def test_table_of_models_is_what_the_command_prints():
