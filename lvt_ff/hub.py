@@ -101,6 +101,8 @@ def push(
 ) -> str | None:
     """Push a model folder to the Hub as one commit; a folder that is there already makes none.
 
+    Weights that transformers wrote in shards (beyond 50 GB) load in transformers, not in timm.
+
     Args:
         folder: Model folder, as fine-tuning, converting or save_pretrained writes it.
         repository: ORG/NAME; made where it is not there.

@@ -92,6 +92,17 @@ def test_second_push_of_the_same_folder_makes_no_commit(hub, folder, capsys):
     assert len(hub.repositories[NAME].commits) == len(commits) + 1
 
 
+def test_shards_are_pushed_with_their_index(hub, folder, hf_model, clip):
+    (folder / "model.safetensors").unlink()
+    hf_model.save_pretrained(folder, max_shard_size="500KB")
+    assert lvt("push", folder, NAME) == 0
+    shards = {name for name in files_at(hub) if name.endswith(".safetensors")}
+    assert len(shards) > 2 and "model.safetensors.index.json" in files_at(hub)
+    loaded = lvt_ff.LVTFFForVideoClassification.from_pretrained(NAME).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(clip).logits, hf_model(clip).logits)
+
+
 def test_dry_run_sends_nothing(hub, folder, capsys):
     assert lvt("push", folder, NAME, "--dry_run") == 0
     out = capsys.readouterr().out
