@@ -1,6 +1,6 @@
 """What the page shows of a clip: classes, frames, relevance, time; pictures within the text.
 
-Pictures travel inside the HTML, so that nothing of a visitor's clip is written to disk.
+Pictures travel inside the HTML: beside the upload itself, which is deleted, nothing is written.
 """
 
 import html
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from lvt_ff.data import duration_s
+from lvt_ff.data import header
 from lvt_ff.data.dataset import VIDEO_SUFFIXES
 from lvt_ff.explain import Explanation, explain_video
 from lvt_ff.overlays import gif_bytes, time_figure
@@ -24,6 +24,7 @@ from lvt_ff.views import relevance_heat
 __all__ = ["Answer", "answer", "check_video"]
 
 _LONG_S, _PART_S, _MAX_PARTS = 10, 5, 16  # a timeline's shortest clip, its parts, how many
+_MAX_PIXELS = 3840 * 2160  # of a frame: every frame that is used is decoded whole
 _HEIGHT = 160  # pixels of a picture on the page
 
 
@@ -36,10 +37,10 @@ class Answer:
 
 
 def check_video(path: Path, max_mb: float, max_seconds: float) -> float | None:
-    """Length of an uploaded video in seconds, or None where its header tells none.
+    """Length of an uploaded video in seconds, or None where it cannot be opened.
 
     Raises:
-        ValueError: another kind of file, too large or too long.
+        ValueError: another kind of file, too large, too long or of too many pixels.
     """
     if not path.is_file():
         raise ValueError("The file is no longer there: upload it again.")
@@ -49,9 +50,14 @@ def check_video(path: Path, max_mb: float, max_seconds: float) -> float | None:
     size_mb = path.stat().st_size / 1e6
     if size_mb > max_mb:
         raise ValueError(f"The file has {size_mb:.0f} MB: the limit is {max_mb:g} MB.")
-    length = duration_s(path)
-    if length is not None and length > max_seconds:
+    told = header(path)
+    if told is None:
+        return None
+    length, pixels = told
+    if length > max_seconds:
         raise ValueError(f"The video lasts {length:.0f} s: the limit is {max_seconds:g} s.")
+    if pixels > _MAX_PIXELS:
+        raise ValueError(f"A frame has {pixels:,} pixels: the limit is {_MAX_PIXELS:,}.")
     return length
 
 
@@ -67,13 +73,11 @@ def answer(classify: Classifier, path: Path, length_s: float | None, top_k: int 
     parts = [f"<p>Read and classified in {seconds:.2f} s.</p>"]
     try:
         explained = explain_video(classify, path, top_k=top_k)
-        frames = explained.frames
         parts.append(_relevance(classify, explained))
     except NotImplementedError as error:
-        frames = None
         parts.append(f"<p>{html.escape(str(error))}</p>")
-    if frames is not None:
-        parts.append(_figure(_strip(frames), "png", f"The {len(frames)} frames that were used"))
+    frames = classify.pictures(classify.read(path)[0])
+    parts.append(_figure(_strip(frames), "png", f"The {len(frames)} frames that were used"))
     if length_s is not None and length_s >= _LONG_S:
         parts.append(_timeline(classify, path, length_s))
     return Answer({row["label"]: row["score"] for row in predictions}, "\n".join(parts))
@@ -116,5 +120,5 @@ def _figure(picture: bytes, kind: str, caption: str) -> str:
     source = f"data:image/{kind};base64,{b64encode(picture).decode()}"
     return (
         f'<figure style="margin:0.5em 0"><figcaption>{caption}</figcaption>'
-        f'<img src="{source}" alt="{caption}" style="max-width:100%;image-rendering:auto"></figure>'
+        f'<img src="{source}" alt="{caption}" style="max-width:100%"></figure>'
     )

@@ -1,10 +1,10 @@
 """A page on which people try models with their own clips."""
 
 import os
+import signal
 import sys
 import tempfile
 import time
-from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib.util import find_spec
@@ -17,12 +17,12 @@ from lvt_ff.data import VideoReadError
 from lvt_ff.data.dataset import VIDEO_SUFFIXES
 from lvt_ff.data.synthetic import TIME_CLASSES, write_dataset
 from lvt_ff.predict import Classifier
-from lvt_ff.space import write_space
+from lvt_ff.space import sample_files, write_space
 
 __all__ = ["app", "serve"]
 
 _LOCAL = ("127.0.0.1", "localhost", "::1")
-_KEPT = 16  # answers
+_KEPT_S = 60  # answers
 _FORGOTTEN_S = 600  # after which the files of broken-off uploads go
 
 
@@ -47,7 +47,7 @@ class Visits:
         self.models, self.uploads, self.samples = models, uploads.resolve(), samples
         self.limits = (max_mb, max_seconds)
         # Two visitors with the same file share one path: the second finds it gone.
-        self.answers: OrderedDict[Path, list] = OrderedDict()
+        self.answers: dict[Path, tuple[float, list]] = {}
 
     def upload(self, file: dict) -> list:
         """The outputs for an upload, as the page describes it."""
@@ -56,15 +56,18 @@ class Visits:
             raise PermissionError("Only uploaded files are read.")
         try:
             if path not in self.answers or path.is_file():
-                self.answers[path] = self.outputs_for(path)
-            return self.answers[path]
+                self.answers[path] = (time.time(), self.outputs_for(path))
+            return self.answers[path][1]
         finally:
             path.unlink(missing_ok=True)
-            while len(self.answers) > _KEPT:
-                self.answers.popitem(last=False)
+            with suppress(OSError):  # another upload has just come to the same folder
+                path.parent.rmdir()
 
     def sweep(self) -> None:
-        """Delete what no answer deletes: uploads that were broken off."""
+        """Delete what no answer deletes: uploads that were broken off; forget old answers."""
+        for path, (when, _) in list(self.answers.items()):
+            if time.time() - when > _KEPT_S:
+                self.answers.pop(path, None)
         for file in self.uploads.rglob("*"):
             with suppress(FileNotFoundError):
                 if file.is_file() and time.time() - file.stat().st_mtime > _FORGOTTEN_S:
@@ -138,10 +141,11 @@ def serve(
     Raises:
         ValueError: a model or a folder of samples that is not there.
     """
-    loaded = {}
-    for name in models:
-        short = Path(name).name
-        loaded[name if short in loaded else short] = Classifier(name, device)
+    shorts = [Path(name).resolve().name for name in models]
+    names = shorts if len(set(shorts)) == len(models) else models
+    if len(set(names)) < len(models) or "" in models:
+        raise ValueError(f"--model must name different models, got {', '.join(models)}.")
+    loaded = {short: Classifier(name, device) for short, name in zip(names, models, strict=True)}
     with tempfile.TemporaryDirectory(prefix="lvt_ff_app_", ignore_cleanup_errors=True) as folder:
         uploads, made = Path(folder, "uploads"), Path(folder, "samples")
         uploads.mkdir()
@@ -149,7 +153,7 @@ def serve(
         os.environ.update(GRADIO_TEMP_DIR=str(uploads), GRADIO_ANALYTICS_ENABLED="False")
         if samples is None:
             write_dataset(made, len(TIME_CLASSES), seed=0, num_workers=1)
-        visits = Visits(loaded, uploads, _samples(samples or made), max_mb, max_seconds)
+        visits = Visits(loaded, uploads, sample_files(samples or made), max_mb, max_seconds)
         page = build_page(visits)
         page.launch(
             server_name=host,
@@ -164,6 +168,7 @@ def serve(
         print(f"open {page.local_url} (Ctrl+C ends it)", flush=True)
         if host not in _LOCAL:
             print(f"anyone who reaches this machine on port {port} can use the page", flush=True)
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # else the uploads would stay
         try:
             while page.is_running:
                 time.sleep(1)
@@ -172,17 +177,10 @@ def serve(
             page.close()
 
 
-def _samples(folder: Path) -> dict[str, Path]:
-    files = [file for file in sorted(folder.rglob("*")) if file.suffix.lower() in VIDEO_SUFFIXES]
-    if not files:
-        raise ValueError(f"{folder} has no videos: give a folder with some, or leave it out.")
-    return {str(file.relative_to(folder).with_suffix("")): file for file in files}
-
-
 def app(
     model: str,
-    host: str = "127.0.0.1",
-    port: int = 7860,
+    host: str | None = None,
+    port: int | None = None,
     max_mb: float = 100,
     max_seconds: float = 300,
     samples: Path | None = None,
@@ -197,8 +195,8 @@ def app(
     Args:
         model: Model folder, or ORG/NAME[@REVISION] on the Hub; several, separated by commas, stand
             side by side.
-        host: Address to listen on; 0.0.0.0 lets other machines in.
-        port: Port to listen on.
+        host: Address to listen on; 127.0.0.1 if not given, 0.0.0.0 lets other machines in.
+        port: Port to listen on; 7860 if not given.
         max_mb: Largest file that is taken, in 1e6 bytes.
         max_seconds: Longest clip that is taken.
         samples: Folder of clips to pick from; made-up ones if not given.
@@ -211,10 +209,14 @@ def app(
         if find_spec("gradio") is None:
             raise ValueError("The page needs one more package: pip install 'lvt-ff[app]'.")
         models = [name.strip() for name in model.split(",")]
+        limits = dict(max_mb=max_mb, max_seconds=max_seconds)
+        here = dict(host=host, port=port, device=device)
+        here = {name: value for name, value in here.items() if value is not None}
         if export is None:
-            serve(models, host, port, max_mb, max_seconds, samples, device)
+            serve(models, **here, **limits, samples=samples)
+        elif here:
+            raise ValueError(f"--{next(iter(here))} is of no use with --export: leave it out.")
         else:
-            limits = dict(max_mb=max_mb, max_seconds=max_seconds)
             write_space(export, models, limits, samples)
             print(f"wrote {export}: push it with hf upload ORG/NAME {export} --repo-type space")
 

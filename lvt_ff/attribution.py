@@ -131,7 +131,7 @@ def deletion_curve(
         kept = ranks >= round(step / num_steps * (num_frames * num_tokens - 1))
         handle = core.patch_embed.register_forward_hook(_keep(kept.unsqueeze(-1)))
         try:
-            probabilities = core(clips).float().softmax(-1)
+            probabilities = core(clips.to(core.temp_embed.dtype)).float().softmax(-1)
         finally:
             handle.remove()
         curve.append(probabilities.gather(1, classes[:, None])[:, 0])

@@ -1,12 +1,9 @@
 """Pictures of what a model sees in a video: relevance for a class, attention, fixation."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from lvt_ff.attribution import Explanation, relevance
 from lvt_ff.console import run, usage
@@ -25,6 +22,8 @@ def explain_video(
 ) -> Explanation:
     """Classify a video, and find the tokens on which the score of a class rests.
 
+    Not within `torch.inference_mode()`: gradients are needed.
+
     Args:
         classify: a model that takes paths; its first view is explained.
         path: a video file.
@@ -36,6 +35,8 @@ def explain_video(
         VideoReadError: the file cannot be read.
     """
     config = classify.model.config
+    if not config.num_labels or core_of(classify.model).global_pool == "":
+        raise ValueError("The model has no classes to explain: fine-tune it first.")
     if label is not None and label not in config.label2id:
         raise ValueError(
             f"The model has no class {label!r}: {suggest(label, list(config.class_names))}."
@@ -43,24 +44,18 @@ def explain_video(
     clip = classify.read(path)[:1]
     scores = classify.model(clip).logits
     predictions = classify.ranked(scores, top_k)
-    label = label or predictions[0]["label"]
+    label = predictions[0]["label"] if label is None else label
     number = int(config.label2id[label])
     grid = core_of(classify.model).grid
     tokens = relevance(classify.model, clip, torch.tensor([number], device=clip.device))
     return Explanation(
         clip=clip,
-        frames=_pictures(clip[0], classify.transform.mean, classify.transform.std),
+        frames=classify.pictures(clip[0]),
         predictions=predictions,
         label=label,
         score=scores.float().softmax(-1)[0, number].item(),
         relevance=tokens[0].unflatten(-1, grid).cpu().numpy(),
     )
-
-
-def _pictures(clip: Tensor, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
-    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (mean, std))
-    pixels = (clip.cpu().float() * std + mean).mul(255).round().clamp(0, 255)
-    return pixels.permute(0, 2, 3, 1).expand(-1, -1, -1, 3).byte().numpy()
 
 
 def explain(
@@ -71,7 +66,7 @@ def explain(
     label: str | None = None,
     layer: int | None = None,
     head: int | None = None,
-    query: tuple[int, int, int] | None = None,
+    query: list[int] | None = None,
     decoder: Literal["auto", "decord", "pyav", "torchcodec"] = "auto",
     device: str | None = None,
 ) -> Explanation:
@@ -87,8 +82,8 @@ def explain(
         label: Class whose relevance is shown, or chooses the token; the best if not given.
         layer: Block of the views attention and fixation, from 0; the last if not given.
         head: Attention head, from 0; the mean of all if not given. Not for relevance.
-        query: Token of the view attention, as [FRAME,ROW,COLUMN] from 0; the place that counts
-            most if not given.
+        query: Token of the view attention, as [ROW,COLUMN] from 0, or [FRAME,ROW,COLUMN] where
+            attention is joint; the place that counts most if not given.
         decoder: Video backend; auto falls back from one to the next.
         device: Torch device; a GPU where there is one if not given.
     """
@@ -98,6 +93,10 @@ def explain(
         drawn = VIEWS[view]
         for name in given.keys() - drawn.options:
             raise ValueError(f"--{name} has no effect on the view {view}: leave it out.")
+        if label is not None and query is not None:
+            raise ValueError("--label chooses the token that --query gives: leave one out.")
+        if output.absolute() == Path(video).absolute():
+            raise ValueError(f"--output is the video itself: {output}.")
         suffixes = (".png", *ANIMATED) if drawn.moving else (".png",)
         if output.suffix.lower() not in suffixes:
             raise ValueError(

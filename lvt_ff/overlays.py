@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
+from textwrap import fill, shorten
 
 import matplotlib
 import numpy as np
@@ -13,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from lvt_ff.data.synthetic import write_video
-from lvt_ff.plots import save_figure
+from lvt_ff.plots import PLAIN_TEXT, save_figure
 
 __all__ = [
     "animation",
@@ -58,6 +59,7 @@ def blend(frames: np.ndarray, maps: np.ndarray) -> np.ndarray:
     return ((1 - strength) * grey + strength * heat).round().astype(np.uint8)
 
 
+@matplotlib.rc_context(PLAIN_TEXT)
 def contact_sheet(
     path: Path,
     frames: np.ndarray,
@@ -103,7 +105,7 @@ def contact_sheet(
     plots = columns[1].subgridspec(len(side), 1, hspace=0.65)
     for number, plot in enumerate(side):
         _side_plot(figure.add_subplot(plots[number]), **plot)
-    figure.suptitle(title)
+    figure.suptitle(fill(title, 120))
     save_figure(figure, path)
 
 
@@ -118,7 +120,10 @@ def _side_plot(
     """Bars (name, percent), best on top, or curves by name over 0, 1, …."""
     if bars:
         names, values = zip(*reversed(bars), strict=True)
-        axis.barh(names, values, color="tab:orange")
+        axis.barh(range(len(bars)), values, color="tab:orange", alpha=0.6)
+        axis.set_yticks([])
+        for place, name in enumerate(names):  # within the bars: names may be long
+            axis.text(1, place, shorten(name, 60), va="center", fontsize=7)
         axis.set_xlim(0, 100)
     for name, values in (curves or {}).items():
         axis.plot(range(len(values)), values, "o-", markersize=3, label=name)
@@ -132,6 +137,7 @@ def _side_plot(
     axis.tick_params(labelsize=7)
 
 
+@matplotlib.rc_context(PLAIN_TEXT)
 def matrix_figure(
     path: Path,
     matrices: Sequence[dict[str, np.ndarray]],
@@ -166,10 +172,11 @@ def matrix_figure(
     plots = bottom.subplots(1, len(side), squeeze=False)
     for axis, plot in zip(plots.flat, side, strict=True):
         _side_plot(axis, **plot)
-    figure.suptitle(title, fontsize=11)
+    figure.suptitle(fill(title, 100), fontsize=11)
     save_figure(figure, path)
 
 
+@matplotlib.rc_context(PLAIN_TEXT)
 def animation(
     frames: np.ndarray, pictures: np.ndarray, title: str, bars: Sequence[tuple[str, float]]
 ) -> np.ndarray:
@@ -177,7 +184,7 @@ def animation(
     drawn = []
     for number, pair in enumerate(zip(frames, pictures, strict=True)):
         figure = Figure(figsize=(6.4, 4.8), dpi=80)
-        figure.suptitle(title, fontsize=10)
+        figure.suptitle(fill(title, 80), fontsize=10)
         grid = figure.add_gridspec(2, 2, height_ratios=(3, 1), hspace=0.2, wspace=0.05)
         for column, picture in enumerate(pair):
             axis = figure.add_subplot(grid[0, column])
@@ -185,7 +192,7 @@ def animation(
             axis.set_axis_off()
         axis = figure.add_subplot(grid[1, :])
         _side_plot(axis, f"frame {number}", bars)
-        figure.subplots_adjust(left=0.25, right=0.97, top=0.9, bottom=0.08)
+        figure.subplots_adjust(left=0.05, right=0.95, top=0.9, bottom=0.08)
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
         drawn.append(np.asarray(canvas.buffer_rgba())[..., :3].copy())
@@ -208,12 +215,13 @@ def gif_bytes(pictures: np.ndarray) -> bytes:
     return file.getvalue()
 
 
+@matplotlib.rc_context(PLAIN_TEXT)
 def time_figure(seconds: Sequence[float], curves: dict[str, Sequence[float]]) -> bytes:
     """Percentages by name over seconds, as a PNG file's bytes."""
     figure, file = Figure(figsize=(6, 2.4), layout="constrained"), BytesIO()
     axis = figure.subplots()
     for name, values in curves.items():
-        axis.plot(seconds, values, "o-", markersize=3, label=name)
+        axis.plot(seconds, values, "o-", markersize=3, label=shorten(name, 40))
     axis.set_ylim(0, 100)
     axis.set_xlabel("seconds", fontsize=8)
     axis.set_ylabel("probability (%)", fontsize=8)

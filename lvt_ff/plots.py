@@ -4,11 +4,15 @@ from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-__all__ = ["confusion_picture", "curve_picture", "prediction_picture", "save_figure"]
+__all__ = ["PLAIN_TEXT", "confusion_picture", "curve_picture", "prediction_picture", "save_figure"]
+
+
+PLAIN_TEXT = {"text.parse_math": False}  # names may have dollar signs
 
 
 def save_figure(figure: Figure, file: Path | BytesIO) -> None:
@@ -59,6 +63,7 @@ def draw_curve(loss_axis, rows: Sequence[dict], epochs: Sequence[dict]) -> None:
     loss_axis.legend(handles, [handle.get_label() for handle in handles], loc="center right")
 
 
+@matplotlib.rc_context(PLAIN_TEXT)
 def curve_picture(path: Path, rows: Sequence[dict], epochs: Sequence[dict], title: str) -> None:
     """Learning curve and learning rate of a run; see `draw_curve`."""
     figure = Figure(figsize=(8, 6))
@@ -71,6 +76,7 @@ def curve_picture(path: Path, rows: Sequence[dict], epochs: Sequence[dict], titl
     save_figure(figure, path)
 
 
+@matplotlib.rc_context(PLAIN_TEXT)
 def confusion_picture(
     path: Path, counts: np.ndarray, class_names: Sequence[str], title: str
 ) -> None:
@@ -95,6 +101,7 @@ def confusion_picture(
     save_figure(figure, path)
 
 
+@matplotlib.rc_context(PLAIN_TEXT)
 def prediction_picture(
     path: Path,
     examples: Sequence[dict],

@@ -56,6 +56,15 @@ class Classifier:
         )
         return views.to(self.device)
 
+    def pictures(self, clip: Tensor) -> np.ndarray:
+        """A clip (T, C, H, W) as frames to look at, (T, H, W, 3) uint8."""
+        mean, std = (
+            torch.tensor(values).view(-1, 1, 1)
+            for values in (self.transform.mean, self.transform.std)
+        )
+        pixels = (clip.cpu().float() * std + mean).mul(255).round().clamp(0, 255)
+        return pixels.permute(0, 2, 3, 1).expand(-1, -1, -1, 3).byte().numpy()
+
     @torch.inference_mode()
     def __call__(self, path: str | Path, top_k: int = 5) -> list[dict]:
         """The best classes of a video, as `[{"label": …, "score": …}, …]`."""
@@ -70,7 +79,7 @@ class Classifier:
 
             def choose(total: int, part: int = part) -> np.ndarray:
                 first, end = (total * place // num_parts for place in (part, part + 1))
-                return min(first, total - 1) + sample_indices(max(end - first, 1), **options)
+                return first + sample_indices(max(end - first, 1), **options)
 
             clip = self.transform(read_clip(path, choose, self.decoder))
             rows.append(self.model(clip[None].to(self.device)).logits[0].float().softmax(-1).cpu())

@@ -130,7 +130,7 @@ def record(model: nn.Module, clips: Tensor) -> tuple[Tensor, list[AttentionRecor
     """
     core = core_of(model)
     with _recording(core) as records:
-        return core(clips), records
+        return core(clips.to(core.temp_embed.dtype)), records
 
 
 def core_of(model: nn.Module) -> LinearVideoTransformer:
@@ -188,5 +188,7 @@ def concentration(weights: Tensor) -> tuple[float, float]:
     length = weights.shape[-1]
     weights = weights / weights.sum(-1, keepdim=True).clamp(min=torch.finfo(weights.dtype).tiny)
     entropy = torch.special.entr(weights).sum(-1) / math.log(length) if length > 1 else weights
-    top = weights.topk(max(length // 10, 1), dim=-1).values.sum(-1)
+    # A tenth of the tokens is no whole number of them: a part of the last one counts.
+    counted = (length / 10 - torch.arange(length, device=weights.device)).clamp(0, 1)
+    top = (weights.sort(dim=-1, descending=True).values * counted).sum(-1)
     return entropy.mean().item(), top.mean().item()

@@ -10,11 +10,12 @@ import yaml
 from packaging.requirements import Requirement
 
 import lvt_ff
+from lvt_ff.data.dataset import VIDEO_SUFFIXES
 from lvt_ff.files import whole_folder
 from lvt_ff.folders import load_folder
 from lvt_ff.hub import is_repository, pushed_files
 
-__all__ = ["write_space"]
+__all__ = ["sample_files", "write_space"]
 
 _APP = '''"""The page of a Space; made by `lvt-ff app --export`."""
 
@@ -23,7 +24,9 @@ from pathlib import Path
 from lvt_ff.app import serve
 
 HERE = Path(__file__).parent
-{lines}
+
+if __name__ == "__main__":
+    {lines}
 '''
 
 
@@ -39,19 +42,22 @@ def write_space(
         samples: folder of clips, copied.
 
     Raises:
-        ValueError: the folder is there already, or a model cannot be loaded.
+        ValueError: the folder is there already, a model cannot be loaded, or there is no sample.
     """
     if folder.exists():
         raise ValueError(f"{folder} exists already: give another name with --export.")
     for name in models:
         load_folder(name)
+    clips = {} if samples is None else sample_files(samples)
     with whole_folder(folder) as new:
         source = Path(lvt_ff.__file__).parent
         shutil.copytree(source, new / "lvt_ff", ignore=shutil.ignore_patterns("__pycache__"))
         names = [_placed(name, new / "models") for name in models]
         keywords = [f"{name}={value!r}" for name, value in limits.items()]
-        if samples is not None:
-            shutil.copytree(samples, new / "samples")
+        for name, file in clips.items():
+            (new / "samples" / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, new / "samples" / name)
+        if clips:
             keywords.append('samples=HERE / "samples"')
         call = ", ".join([f"[{', '.join(names)}]", 'host="0.0.0.0"', *keywords])
         (new / "app.py").write_text(_APP.format(lines=f"serve({call})"), encoding="utf-8")
@@ -67,7 +73,7 @@ def _placed(name: str, folder: Path) -> str:
     place.mkdir(parents=True)
     for file in pushed_files(Path(name)):
         shutil.copy(file, place)
-    return f'str(HERE / "{place.relative_to(folder.parent).as_posix()}")'
+    return f"str(HERE / {place.relative_to(folder.parent).as_posix()!r})"
 
 
 def _requirements() -> list[str]:
@@ -90,7 +96,6 @@ def _readme(models: Sequence[str]) -> str:
         sdk="gradio",
         sdk_version=metadata.version("gradio"),
         app_file="app.py",
-        license="apache-2.0",
         models=[name.partition("@")[0] for name in models if is_repository(name)],
     )
     described = {name: value for name, value in described.items() if value}
@@ -98,3 +103,15 @@ def _readme(models: Sequence[str]) -> str:
         f"---\n{yaml.safe_dump(described, sort_keys=False)}---\n\n"
         "Drop a clip and see what a linear-time video transformer makes of it.\n"
     )
+
+
+def sample_files(folder: Path) -> dict[str, Path]:
+    """The videos in a folder and those below it, by name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    files = [file for file in sorted(folder.rglob("*")) if file.suffix.lower() in VIDEO_SUFFIXES]
+    if not files:
+        raise ValueError(f"{folder} has no videos: give a folder with some, or leave it out.")
+    return {str(file.relative_to(folder)): file for file in files}

@@ -53,7 +53,8 @@ class Viewer:
         name: of the video, for titles.
         layer: block from 0, or -1 for the last.
         head: None takes the mean of all.
-        query: frame, row and column of a token; None takes the place that counts most.
+        query: row and column of a token, behind its frame where attention is joint; None takes the
+            place that counts most.
 
     Raises:
         ValueError: the model has no such layer, head or place.
@@ -66,7 +67,7 @@ class Viewer:
         name: str,
         layer: int | None = None,
         head: int | None = None,
-        query: tuple[int, int, int] | None = None,
+        query: tuple[int, ...] | None = None,
     ):
         self.explained, self.name, self.head, self.query = explained, name, head, query
         self.core = core_of(model)
@@ -76,15 +77,14 @@ class Viewer:
         self.time = [item for item in records if item.name == "temporal_attn"]
         self.joint = self.space[0].module.sequences is JointSequences
         heads = self.space[0].module.head_split[0]
-        if not -len(self.space) <= self.layer < len(self.space):
+        if not -1 <= self.layer < len(self.space):
             last = len(self.space) - 1
             raise ValueError(f"--layer must be between 0 and {last}, or -1, got {self.layer}.")
         if self.head is not None and not 0 <= self.head < heads:
             raise ValueError(f"--head must be between 0 and {heads - 1}, got {self.head}.")
         self.layer %= len(self.space)
-        self.which = f"block {self.layer}, " + (
-            "mean of all heads" if self.head is None else f"head {self.head}"
-        )
+        self.heads = "mean of all heads" if self.head is None else f"head {self.head}"
+        self.which = f"block {self.layer}, {self.heads}"
 
     def heat(self, maps: np.ndarray, low: float, high: float) -> np.ndarray:
         return heat(self.core, self.explained.frames, maps, low, high)
@@ -92,14 +92,18 @@ class Viewer:
     def bars(self) -> list[tuple[str, float]]:
         return [(row["label"], 100 * row["score"]) for row in self.explained.predictions]
 
+    def of_head(self, weights: Tensor) -> Tensor:
+        """Weights (S, A, ·, L) of the chosen head, (S, 1, ·, L), or of all."""
+        return weights if self.head is None else weights[:, [self.head]]
+
     def concentration_plots(self, items: list[AttentionRecord]) -> list[dict]:
-        """Figures of every layer, before and after fixation."""
+        """Figures of every layer, before and after fixation, mean over heads or of one."""
         kinds = {"after fixation": True, "before fixation": False}
         if not items[0].has_fixation:
             kinds = {"attention": True}
         figures = {
-            kind: [concentration(item.weights(_rows(item), fixed)) for item in items]
-            for kind, fixed in kinds.items()
+            kind: [concentration(self.of_head(item.weights(_rows(item), on))) for item in items]
+            for kind, on in kinds.items()
         }
         return [
             dict(
@@ -109,7 +113,7 @@ class Viewer:
                 ylim=(0, 1.05),
             )
             for which, title in enumerate(
-                ("entropy (1: uniform)", "share of a query's top 10 % of tokens")
+                ("entropy (1: uniform)", "share of a query's top tenth (uniform: 0.1)")
             )
         ]
 
@@ -147,16 +151,20 @@ def _view_relevance(view: Viewer, path: Path) -> None:
 def _view_attention(view: Viewer, path: Path) -> None:
     item, relevant = view.space[view.layer], view.explained.relevance
     (num_frames, _), (rows, columns) = item.size, view.core.grid
+    limits = (num_frames, rows, columns) if view.joint else (rows, columns)
     if view.query is None:
-        frame = int(relevant.sum(axis=(1, 2)).argmax())
-        row, column = divmod(int(relevant.sum(axis=0).argmax()), columns)
+        counted = relevant if view.joint else relevant.sum(axis=0)
+        place = np.unravel_index(counted.argmax(), counted.shape)
     else:
-        frame, row, column = view.query
-        if not (0 <= frame < num_frames and 0 <= row < rows and 0 <= column < columns):
+        place = view.query
+        if len(place) != len(limits) or any(
+            not 0 <= number < limit for number, limit in zip(place, limits, strict=True)
+        ):
+            names = "frame, row and column" if view.joint else "row and column"
             raise ValueError(
-                f"--query must be below [{num_frames}, {rows}, {columns}] (frame, row, column), "
-                f"got {list(view.query)}."
+                f"--query takes {names} of this model below {list(limits)}, got {list(place)}."
             )
+    frame, row, column = (0, *place)[-3:]
     token = row * columns + column
 
     def weights(fixed: bool) -> np.ndarray:
@@ -228,7 +236,7 @@ def _view_time(view: Viewer, path: Path) -> None:
             {"frame attends to frame": f"block {n}: {r:.2f} frames away"}
             for n, r in enumerate(reach)
         ],
-        f"{view.name}: attention over time (rows attend to columns, mean over places)",
+        f"{view.name}: attention over time (rows to columns), mean over places, {view.heads}",
         [
             dict(
                 title="mean distance in frames",
@@ -246,12 +254,11 @@ def _view_layers(view: Viewer, path: Path) -> None:
     sequence = 0 if view.joint else view.core.num_frames // 2
     matrices, titles = [], []
     for item in view.space:
-        found = {name: item.weights(_rows(item), on)[sequence] for name, on in kinds.items()}
-        chosen = {
-            name: weights.mean(0) if view.head is None else weights[view.head]
-            for name, weights in found.items()
+        found = {
+            name: view.of_head(item.weights(_rows(item), on))[sequence]
+            for name, on in kinds.items()
         }
-        matrices.append({name: weights.cpu().numpy() for name, weights in chosen.items()})
+        matrices.append({name: weights.mean(0).cpu().numpy() for name, weights in found.items()})
         titles.append({})
         for name, weights in found.items():
             entropy, top = concentration(weights)
@@ -261,7 +268,7 @@ def _view_layers(view: Viewer, path: Path) -> None:
         path,
         matrices,
         titles,
-        f"{view.name}: attention of tokens (rows) to tokens in {where}",
+        f"{view.name}: attention of tokens (rows) to tokens in {where}, {view.heads}",
         view.concentration_plots(view.space),
     )
 

@@ -8,7 +8,9 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import av
 import httpx
+import numpy as np
 import psutil
 import pytest
 import torch
@@ -78,6 +80,7 @@ def page(place):
     yield f"http://127.0.0.1:{port}/", process, temporary
     process.terminate()
     process.wait(20)
+    assert not list(temporary.glob("lvt_ff_app_*"))  # nothing stays behind
 
 
 def visit(address, path):
@@ -101,7 +104,7 @@ def predicted(folder, path):
 def wait_until_empty(temporary):
     uploads = next(temporary.glob("lvt_ff_app_*/uploads"))
     for _ in range(300):
-        left = [file for file in uploads.rglob("*") if file.is_file()]
+        left = [file for file in uploads.rglob("*") if file.is_file() or len(file.name) == 64]
         if not left:
             return
         time.sleep(0.1)
@@ -209,7 +212,7 @@ def test_only_this_machine_is_listened_to(page):
     assert set(listening) == {"127.0.0.1"}
 
 
-def test_space_runs_on_its_own(place, tmp_path):
+def test_space_runs_on_its_own(place, tmp_path, capsys):
     space = tmp_path / "space"
     samples = ["--samples", str(place / "samples")]
     assert main(["app", "--model", str(place / "first"), "--export", str(space), *samples]) == 0
@@ -222,14 +225,40 @@ def test_space_runs_on_its_own(place, tmp_path):
     file = space / "app.py"
     code = file.read_text().replace('"0.0.0.0"', f'"127.0.0.1", port={port}')
     file.write_text(code.replace("HERE = ", "import lvt_ff\nprint(lvt_ff.__file__)\nHERE = "))
-    process = started([sys.executable, "app.py"], port, cwd=space)
+    temporary = dict(os.environ, TMPDIR=str(tmp_path))
+    process = started([sys.executable, "app.py"], port, cwd=space, env=temporary)
     try:
         parts = visit(f"http://127.0.0.1:{port}/", place / "a.mp4")[1]
         assert shown(parts[0]) == predicted(place / "first", place / "a.mp4")
     finally:
         process.kill()
     assert str(space / "lvt_ff/__init__.py") in process.stdout.read().decode()
-    assert main(["app", "--model", str(place / "first"), "--export", str(space)]) == 2
+    for options, reason in (
+        (["--export", str(space)], "exists already"),
+        (["--export", str(tmp_path / "b"), "--port", "99"], "--port is of no use with --export"),
+        (["--export", str(tmp_path / "b"), "--samples", str(tmp_path / "none")], "has no videos"),
+    ):
+        (tmp_path / "none").mkdir(exist_ok=True)
+        assert main(["app", "--model", str(place / "first"), *options]) == 2
+        assert reason in capsys.readouterr().err and not (tmp_path / "b").exists()
+
+
+def test_length_and_pixels_are_known_before_decoding(tmp_path):
+    write_video(tmp_path / "large.mp4", np.zeros((2, 2200, 4000, 3), np.uint8))
+    with pytest.raises(ValueError, match="8,800,000 pixels: the limit"):
+        check_video(tmp_path / "large.mp4", 10, 60)
+    live = tmp_path / "live.mkv"  # as browsers record: the header tells no duration
+    with av.open(str(live), "w", options=dict(live="1")) as container:
+        stream = container.add_stream("libx264", rate=2)
+        stream.width, stream.height, stream.pix_fmt = 96, 80, "yuv420p"
+        for pixels in random_frames(40, 80, 96):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode(None))
+    with av.open(str(live)) as container:
+        assert not container.duration
+    assert check_video(live, 10, 60) == pytest.approx(20, abs=1)
+    with pytest.raises(ValueError, match="the limit is 10 s"):
+        check_video(live, 10, 10)
 
 
 def test_long_clips_have_a_timeline(place):
@@ -252,6 +281,7 @@ def test_models_without_weights_to_show_still_classify(place, monkeypatch):
     monkeypatch.setattr(KERNELS["relu"], "weights", Kernel.weights)
     found = answer(Classifier(place / "first", "cpu"), place / "a.mp4", 1.0)
     assert len(found.classes) == 5 and "no attention weights" in found.page
+    assert "The 4 frames that were used" in found.page
 
 
 def test_broken_off_uploads_are_swept(place, tmp_path):
@@ -259,14 +289,18 @@ def test_broken_off_uploads_are_swept(place, tmp_path):
     for name, content, age in (("old", b"x", 700), ("new", b"x", 60)):
         (tmp_path / name).write_bytes(content)
         os.utime(tmp_path / name, (time.time() - age,) * 2)
+    visits.answers = {tmp_path / "a": (time.time() - 100, []), tmp_path / "b": (time.time(), [])}
     visits.sweep()
     assert [file.name for file in tmp_path.iterdir()] == ["new"]
+    assert list(visits.answers) == [tmp_path / "b"]
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (["--model", "absent"], "absent is not a folder"),
+        (["--model", "model,model"], "must name different models"),
+        (["--model", "model,"], "must name different models"),
         (["--port", "0"], "--port must be between"),
         (["--samples", "model"], "has no videos"),
         (["--max_mb", "0"], "--max_mb must be at least"),

@@ -9,13 +9,19 @@ from conftest import random_frames
 from PIL import Image
 
 import lvt_ff
-from lvt_ff import LVTFFConfig, LVTFFForVideoClassification, LVTFFVideoProcessor, recording
+from lvt_ff import (
+    LVTFFConfig,
+    LVTFFForVideoClassification,
+    LVTFFVideoProcessor,
+    recording,
+    views,
+)
 from lvt_ff.attribution import _before_shift, deletion_curve, relevance
 from lvt_ff.cli import main
 from lvt_ff.data.synthetic import write_video
 from lvt_ff.kernels import KERNELS
 from lvt_ff.kernels.base import Kernel
-from lvt_ff.overlays import per_pixel
+from lvt_ff.overlays import blend, per_pixel
 from lvt_ff.recording import attention_map, concentration, frame_attention, record
 
 PATTERNS = ["factorized", "joint", "windowed"]
@@ -180,7 +186,9 @@ def test_concentration_of_known_rows():
     assert concentration(uniform) == pytest.approx((1.0, 0.1), abs=1e-5)
     assert concentration(one) == pytest.approx((0.0, 1.0), abs=1e-5)
     half = torch.tensor([0.5, 0.5, 0.0, 0.0])
-    assert concentration(half) == pytest.approx((0.5, 0.5), abs=1e-5)
+    assert concentration(half) == pytest.approx((0.5, 0.2), abs=1e-5)  # a tenth of four is 0.4
+    for length in (1, 4, 16):
+        assert concentration(torch.ones(length))[1] == pytest.approx(0.1)
 
 
 def test_pixels_lie_where_their_patches_are():
@@ -207,13 +215,22 @@ def marked_clips(number, seed):
     return clips, classes, 5 * rows + columns
 
 
-def test_relevant_tokens_are_the_ones_that_the_score_needs():
+@pytest.fixture
+def one_thread():
+    """Threads that wait for each other take minutes where something else runs too."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_relevant_tokens_are_the_ones_that_the_score_needs(one_thread):
     torch.manual_seed(0)
     stem = dict(patch_size=8, patch_stride=8, patch_padding=0, depth=1, drop_rate=0.0)
     model = timm.create_model("test_lvt_ff", num_classes=4, num_frames=2, img_size=40, **stem)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    for step in range(200):
-        clips, classes, _ = marked_clips(32, step)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
+    for step in range(100):
+        clips, classes, _ = marked_clips(16, step)
         loss = F.cross_entropy(model(clips), classes)
         optimizer.zero_grad()
         loss.backward()
@@ -222,7 +239,7 @@ def test_relevant_tokens_are_the_ones_that_the_score_needs():
     model.eval()
     assert (model(clips).argmax(-1) == classes).float().mean() > 0.95
     relevant = relevance(model, clips, classes)
-    assert (relevant.sum(1).argmax(-1) == places).float().mean() > 0.25  # chance 0.04
+    assert (relevant.sum(1).argmax(-1) == places).float().mean() > 0.15  # chance 0.04
     random = torch.rand(relevant.shape, generator=torch.Generator().manual_seed(0))
     curves = [deletion_curve(model, clips, classes, order) for order in (relevant, random)]
     expected = model(clips).softmax(-1).gather(1, classes[:, None])[:, 0]
@@ -251,15 +268,58 @@ def explain(folder, output, *options):
     return main(["explain", *files, "--output", str(folder / output), *options])
 
 
+@pytest.fixture
+def drawn(monkeypatch):
+    """The maps and matrices that pictures are made of, as they are drawn."""
+    found = []
+
+    def heat(core, frames, maps, low, high):
+        found.append(maps)
+        return plain_heat(core, frames, maps, low, high)
+
+    def matrix_figure(path, matrices, *rest):
+        found.extend(matrix for by_kind in matrices for matrix in by_kind.values())
+        plain_figure(path, matrices, *rest)
+
+    plain_heat, plain_figure = views.heat, views.overlays.matrix_figure
+    monkeypatch.setattr(views, "heat", heat)
+    monkeypatch.setattr(views.overlays, "matrix_figure", matrix_figure)
+    return found
+
+
 @pytest.mark.parametrize("view", ["relevance", "attention", "fixation", "time", "layers"])
 @pytest.mark.parametrize("pattern", ["factorized", "joint"])
-def test_every_view_draws_a_picture(folder, view, pattern):
+def test_every_view_draws_a_picture(folder, drawn, view, pattern):
     place = folder(attn_pattern=pattern, fixation_shared=pattern == "joint")
     assert explain(place, "a.png", "--view", view) == 0
+    assert drawn and all(part.std() > 0 for part in drawn)
     with Image.open(place / "a.png") as picture:
-        colors = np.asarray(picture.convert("RGB")).reshape(-1, 3)
-    assert len(colors) > 100_000 and colors.std() > 20
+        assert min(picture.size) > 300
     assert sorted(path.name for path in place.iterdir()) == ["a.png", "clip.mp4", "model"]
+
+
+def test_heat_lies_over_the_frames_where_maps_are_high():
+    frames = np.full((1, 32, 32, 3), 100, dtype=np.uint8)
+    maps = np.zeros((1, 32, 32))
+    maps[0, :16] = 1
+    warm = blend(frames, maps)[0].astype(int)
+    assert (warm[:16, :, 0] > 200).all() and (warm[16:].max(-1) <= 100).all()
+    assert (warm[:16, :, 0] > warm[:16, :, 2]).all()
+
+
+def test_pictures_show_the_maps(folder, monkeypatch):
+    place, sheets = folder(), []
+    plain = views.overlays.contact_sheet
+
+    def contact_sheet(path, frames, rows, *rest):
+        sheets.append((frames, rows))
+        plain(path, frames, rows, *rest)
+
+    monkeypatch.setattr(views.overlays, "contact_sheet", contact_sheet)
+    assert explain(place, "a.png") == 0
+    ((frames, rows),) = sheets
+    assert (rows["relevance"].max(-1) != rows["relevance"].min(-1)).any()  # colours over grey
+    assert frames.shape == rows["relevance"].shape
 
 
 @pytest.mark.parametrize("view", ["relevance", "attention", "fixation"])
@@ -274,24 +334,56 @@ def test_animations_show_every_frame(folder, view):
 
 
 @pytest.mark.parametrize(
-    ("view", "options"),
+    ("pattern", "view", "options"),
     [
-        ("relevance", ["--label", "lift"]),
-        ("attention", ["--layer", "0"]),
-        ("attention", ["--head", "2"]),
-        ("attention", ["--query", "[0,4,0]"]),
-        ("fixation", ["--layer", "1"]),
-        ("fixation", ["--head", "1"]),
-        ("time", ["--head", "1"]),
-        ("layers", ["--head", "1"]),
+        ("factorized", "relevance", ["--label", "lift"]),
+        ("factorized", "attention", ["--layer", "0"]),
+        ("factorized", "attention", ["--head", "2"]),
+        ("factorized", "attention", ["--query", "[4,0]"]),
+        ("joint", "attention", ["--query", "[3,4,0]"]),
+        ("factorized", "fixation", ["--layer", "1"]),
+        ("factorized", "fixation", ["--head", "1"]),
+        ("factorized", "time", ["--head", "1"]),
+        ("factorized", "layers", ["--head", "1"]),
     ],
 )
-def test_options_change_the_picture(folder, view, options):
-    place = folder(temporal_shift_div=0)
+def test_options_change_what_is_drawn(folder, drawn, pattern, view, options):
+    place = folder(attn_pattern=pattern)
     assert explain(place, "a.png", "--view", view) == 0
+    first = [np.array(part) for part in drawn]
+    drawn.clear()
     assert explain(place, "b.png", "--view", view, *options) == 0
-    first, second = (np.asarray(Image.open(place / name)) for name in ("a.png", "b.png"))
-    assert first.shape != second.shape or (first != second).any()
+    assert any(np.abs(a - b).max() > 1e-6 for a, b in zip(first, drawn, strict=True))
+
+
+def test_concentration_is_that_of_the_head(folder, monkeypatch):
+    place, rows = folder(), []
+    monkeypatch.setattr(views, "concentration", lambda weights: rows.append(weights) or (0.5, 0.5))
+    assert explain(place, "a.png", "--view", "layers", "--head", "1") == 0
+    assert rows and all(weights.shape[-3] == 1 for weights in rows)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_models_are_explained(folder, dtype, drawn):
+    place = folder()
+    assert explain(place, "a.png") == 0
+    model = LVTFFForVideoClassification.from_pretrained(place / "model").to(dtype)
+    model.save_pretrained(place / "model")
+    assert explain(place, "b.png") == 0
+    full, half = (part.flatten() for part in drawn)
+    assert np.corrcoef(full, half)[0, 1] > 0.95
+
+
+def test_names_may_have_dollar_signs(folder):
+    place = folder()
+    config = LVTFFConfig.from_pretrained(place / "model")
+    config.id2label = {0: "cost $5_$", 1: "a $x_$ b", 2: "$"}
+    config.label2id = {name: number for number, name in config.id2label.items()}
+    config.save_pretrained(place / "model")
+    (place / "clip.mp4").rename(place / "c $y_$.mp4")
+    for view in ("relevance", "layers"):
+        files = (str(place / "c $y_$.mp4"), "--model", str(place / "model"), "--view", view)
+        assert main(["explain", *files, "--output", str(place / "a.png")]) == 0
 
 
 @pytest.mark.parametrize(
@@ -301,7 +393,13 @@ def test_options_change_the_picture(folder, view, options):
         (["--layer", "0"], "--layer has no effect on the view relevance"),
         (["--view", "attention", "--layer", "3"], "--layer must be between 0 and 2"),
         (["--view", "attention", "--head", "4"], "--head must be between 0 and 3"),
-        (["--view", "attention", "--query", "[0,5,0]"], "must be below [4, 5, 5]"),
+        (["--view", "attention", "--query", "[5,0]"], "below [5, 5], got [5, 0]"),
+        (
+            ["--view", "attention", "--query", "[0,4,0]"],
+            "row and column of this model",
+        ),
+        (["--view", "attention", "--query", "[0,0]", "--label", "push"], "leave one out"),
+        (["--output", "clip.mp4"], "--output is the video itself"),
         (["--view", "layers", "--output", "a.gif"], "must end with .png"),
         (["--output", "none/a.png"], "There is no folder"),
     ],
@@ -326,6 +424,13 @@ def test_what_a_model_does_not_have_is_said(folder, capsys, monkeypatch):
     monkeypatch.setattr(KERNELS["relu"], "weights", Kernel.weights)
     assert explain(place, "a.png") == 2
     assert "ReluKernel has no attention weights" in capsys.readouterr().err
+    model = LVTFFForVideoClassification.from_pretrained(place / "model")
+    model.config.global_pool = ""
+    model.config.save_pretrained(place / "model")
+    assert explain(place, "a.png") == 2
+    assert "no classes to explain" in capsys.readouterr().err
+    model.config.global_pool = "avg"
+    model.config.save_pretrained(place / "model")
     (place / "clip.mp4").write_bytes(b"not a video")
     assert explain(place, "a.png") == 1
     assert "Cannot read video" in capsys.readouterr().err

@@ -8,7 +8,7 @@ from lvt_ff.data.dataset import (
     load_video_list,
     read_views,
 )
-from lvt_ff.data.reader import DECODER_CHOICES, VideoReadError, duration_s, read_clip
+from lvt_ff.data.reader import DECODER_CHOICES, VideoReadError, header, read_clip
 from lvt_ff.data.sampling import SAMPLINGS, sample_indices
 from lvt_ff.data.transforms import EvalTransform, TrainTransform
 
@@ -22,7 +22,7 @@ __all__ = [
     "VideoList",
     "VideoReadError",
     "collate",
-    "duration_s",
+    "header",
     "load_video_list",
     "read_clip",
     "read_views",

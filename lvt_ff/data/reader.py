@@ -9,7 +9,7 @@ import numpy as np
 
 from lvt_ff.data.decoders import DECODERS, Choose
 
-__all__ = ["DECODER_CHOICES", "VideoReadError", "duration_s", "read_clip"]
+__all__ = ["DECODER_CHOICES", "VideoReadError", "header", "read_clip"]
 
 DECODER_CHOICES = ("auto", *DECODERS)
 
@@ -58,14 +58,23 @@ def read_clip(
     raise VideoReadError(f"Cannot read video {path!r}. Tried {'; '.join(reasons)}.")
 
 
-def duration_s(path: str | os.PathLike) -> float | None:
-    """Seconds that a file's header tells; None where it tells none, or cannot be opened."""
+def header(path: str | os.PathLike) -> tuple[float, int] | None:
+    """Seconds and pixels of a frame, without decoding; None where the file cannot be opened.
+
+    Where the container tells no duration, the last packet's time counts.
+    """
     import av
 
     try:
         with av.open(os.fspath(path)) as container:
-            return container.duration / av.time_base if container.duration else None
-    except (av.FFmpegError, OSError, ValueError):
+            stream = container.streams.best("video") or container.streams.video[0]
+            pixels = stream.codec_context.width * stream.codec_context.height
+            if container.duration:
+                return container.duration / av.time_base, pixels
+            times = (packet.pts for packet in container.demux(stream))
+            last = max((time for time in times if time is not None), default=0)
+            return float(last * stream.time_base), pixels
+    except (av.FFmpegError, OSError, ValueError, IndexError):
         return None
 
 
