@@ -73,10 +73,11 @@ def answer(classify: Classifier, path: Path, length_s: float | None, top_k: int 
     parts = [f"<p>Read and classified in {seconds:.2f} s.</p>"]
     try:
         explained = explain_video(classify, path, top_k=top_k)
+        frames = explained.frames
         parts.append(_relevance(classify, explained))
     except NotImplementedError as error:
+        frames = classify.pictures(classify.read(path)[0])
         parts.append(f"<p>{html.escape(str(error))}</p>")
-    frames = classify.pictures(classify.read(path)[0])
     parts.append(_figure(_strip(frames), "png", f"The {len(frames)} frames that were used"))
     if length_s is not None and length_s >= _LONG_S:
         parts.append(_timeline(classify, path, length_s))

@@ -4,6 +4,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NoReturn, get_origin
 
 import torch
@@ -18,6 +19,7 @@ from lvt_ff.data import VideoReadError
 __all__ = [
     "Failure",
     "UsageError",
+    "check_parent",
     "check_ranges",
     "command_parser",
     "execute",
@@ -41,6 +43,12 @@ def usage() -> Iterator[None]:
         yield
     except (ValueError, StrictDataclassError) as error:
         raise UsageError(str(error)) from error
+
+
+def check_parent(output: Path) -> None:
+    """Raise ValueError where the folder that a file is to be written to is not there."""
+    if not output.absolute().parent.is_dir():
+        raise ValueError(f"There is no folder {output.absolute().parent} to write to.")
 
 
 def check_ranges(**ranges: tuple[float | None, float, float | None]) -> None:

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 
 from lvt_ff.attribution import Explanation, relevance
-from lvt_ff.console import run, usage
+from lvt_ff.console import check_parent, run, usage
 from lvt_ff.files import whole_file
 from lvt_ff.layers.checks import suggest
 from lvt_ff.predict import Classifier
@@ -102,8 +102,7 @@ def explain(
             raise ValueError(
                 f"--output must end with {' or '.join(suffixes)} for the view {view}, got {output}."
             )
-        if not output.absolute().parent.is_dir():
-            raise ValueError(f"There is no folder {output.absolute().parent} to write to.")
+        check_parent(output)
         classify = Classifier(model, device, decoder=decoder)
         try:
             explained = explain_video(classify, video, given.pop("label", None))

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from lvt_ff.console import Failure, run, usage
+from lvt_ff.console import Failure, check_parent, run, usage
 from lvt_ff.data.transforms import INTERPOLATIONS
 from lvt_ff.files import whole_file
 from lvt_ff.folders import load_folder
@@ -67,8 +67,7 @@ def export(
             raise ValueError("ONNX needs more packages: pip install 'lvt-ff[export]'.")
         if output.exists():
             raise ValueError(f"{output} exists already: give another name.")
-        if not output.absolute().parent.is_dir():
-            raise ValueError(f"There is no folder {output.absolute().parent} to write to.")
+        check_parent(output)
         holder, processor = load_folder(model)
     dtype = torch.float16 if half else torch.float32
     core = holder.model.to(dtype).eval()

@@ -76,6 +76,10 @@ class Viewer:
         self.space = [item for item in records if item.name == "attn"]
         self.time = [item for item in records if item.name == "temporal_attn"]
         self.joint = self.space[0].module.sequences is JointSequences
+        # Weights to show by name: of the features after fixation, or before it.
+        self.kinds = {"attention": True}
+        if self.space[0].has_fixation:
+            self.kinds = {"after fixation": True, "before fixation": False}
         heads = self.space[0].module.head_split[0]
         if not -1 <= self.layer < len(self.space):
             last = len(self.space) - 1
@@ -98,12 +102,9 @@ class Viewer:
 
     def concentration_plots(self, items: list[AttentionRecord]) -> list[dict]:
         """Figures of every layer, before and after fixation, mean over heads or of one."""
-        kinds = {"after fixation": True, "before fixation": False}
-        if not items[0].has_fixation:
-            kinds = {"attention": True}
         figures = {
             kind: [concentration(self.of_head(item.weights(_rows(item), on))) for item in items]
-            for kind, on in kinds.items()
+            for kind, on in self.kinds.items()
         }
         return [
             dict(
@@ -176,10 +177,7 @@ def _view_attention(view: Viewer, path: Path) -> None:
             )
         return found[0].unflatten(-1, view.core.grid).float().cpu().numpy()
 
-    kinds = {"attention": True}
-    if item.has_fixation:
-        kinds = {"after fixation": True, "before fixation": False}
-    maps = {name: weights(fixed) for name, fixed in kinds.items()}
+    maps = {name: weights(fixed) for name, fixed in view.kinds.items()}
     top = max(np.quantile(values, 0.99) for values in maps.values())
     proj = view.core.patch_embed.proj
     y, x = (
@@ -248,9 +246,7 @@ def _view_time(view: Viewer, path: Path) -> None:
 
 
 def _view_layers(view: Viewer, path: Path) -> None:
-    kinds = {"attention": True}
-    if view.space[0].has_fixation:
-        kinds = {"before fixation": False, "after fixation": True}
+    kinds = dict(reversed(view.kinds.items()))
     sequence = 0 if view.joint else view.core.num_frames // 2
     matrices, titles = [], []
     for item in view.space:
