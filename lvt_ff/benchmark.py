@@ -1,14 +1,23 @@
-"""Size and cost of the variants, counted on a model without memory."""
+"""Size and cost of variants and attention kernels, counted on a model without memory."""
+
+import inspect
+import json
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Literal
 
 import torch
 from timm.models import get_pretrained_cfg
+from torch.profiler import profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from lvt_ff.model import LinearVideoTransformer
+from lvt_ff.kernels import KERNELS, Kernel, KernelShape, build_kernel
+from lvt_ff.model import LinearVideoTransformer, init_weights
 from lvt_ff.timm_models import SOURCES
 from lvt_ff.variants import VARIANTS
 
-__all__ = ["count_macs", "count_parameters", "models"]
+__all__ = ["count_macs", "count_parameters", "kernel_rows", "kernels", "models", "peak_memory"]
 
 
 def count_parameters(model: torch.nn.Module) -> int:
@@ -48,3 +57,77 @@ def models() -> None:
         for tag in tags:
             cfg = get_pretrained_cfg(f"{variant}.{tag}")
             print(f"{f'{variant}.{tag}':<34}{cfg.hf_hub_id} ({cfg.license})")
+
+
+def kernel_rows(model: str = "lvt_ff_default") -> list[dict]:
+    """A row for every kernel: `name`, `source`, `parameters`, `macs`, `fused` and `options`.
+
+    Args:
+        model: name of a variant; cost is that of a clip through it, without fixation.
+    """
+    rows = []
+    for name, kernel in KERNELS.items():
+        options = dict(attn_kernel=name, fixation="none", device="meta")
+        built = LinearVideoTransformer(**VARIANTS[model], **options)
+        rows.append(
+            dict(
+                name=name,
+                source=_source(kernel),
+                parameters=count_parameters(built),
+                macs=count_macs(built),
+                fused=kernel.fused,
+                options=[key for key in inspect.signature(kernel).parameters if key != "shape"],
+            )
+        )
+    return rows
+
+
+def _source(kernel: type[Kernel]) -> str:
+    """The first sentence of the source that a kernel's module names."""
+    _, _, told = (sys.modules[kernel.__module__].__doc__ or "").partition("Source: ")
+    return " ".join(told.split()).split(";")[0].split(", and its")[0].rstrip(".")
+
+
+def kernels(model: Literal[tuple(VARIANTS)] = "lvt_ff_default") -> None:
+    """List the attention kernels: source, parameters, cost of one clip, fused path, options.
+
+    Args:
+        model: Variant whose cost is counted, without feature fixation.
+    """
+    print(f"{'attn_kernel':<16}{'parameters':>13}{'GMACs':>9}  {'fused path':<12}source")
+    rows = kernel_rows(model)
+    for row in rows:
+        size = f"{row['parameters'] / 1e6:>11.2f} M{row['macs'] / 1e9:>9.2f}"
+        print(f"{row['name']:<16}{size}  {row['fused'] or '-':<12}{row['source']}")
+    print(f"\n{model} with fixation='none'; GMACs of one clip by torch's flop counter\n")
+    print("kernel_options:")
+    for row in rows:
+        if row["options"]:
+            print(f"  {row['name']:<16}{', '.join(row['options'])}")
+
+
+def peak_memory(kernel: str, length: int, head_dim: int = 64) -> int:
+    """Bytes that one attention call without gradients has in memory at most, beside its inputs.
+
+    Args:
+        kernel: name in `KERNELS`.
+        length: tokens of one sequence of one head, on a grid of 32 rows; a multiple of 32.
+        head_dim: channels of the head.
+
+    Returns:
+        What torch's allocator counted on the CPU.
+    """
+    shape = KernelShape(1, head_dim, (32, length // 32))
+    module = build_kernel(kernel, shape, {}).apply(init_weights).eval()
+    q, k, v = torch.randn(3, 1, 1, length, head_dim).unbind()
+    x = torch.randn(1, length, head_dim)
+    with torch.no_grad(), profile(profile_memory=True) as profiler:
+        module.aggregate(*module.feature_map(q, k), v, x)
+    with TemporaryDirectory() as folder:
+        trace = Path(folder) / "trace.json"
+        profiler.export_chrome_trace(str(trace))
+        events = json.loads(trace.read_text())["traceEvents"]
+    changes = [event["args"] for event in events if event["name"] == "[memory]"]
+    # The total counts from the process's start, the first change is the call's own.
+    before = changes[0]["Total Allocated"] - changes[0]["Bytes"]
+    return max(change["Total Allocated"] for change in changes) - before

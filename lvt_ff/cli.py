@@ -11,6 +11,7 @@ __all__ = ["COMMANDS", "main"]
 COMMANDS: dict[str, tuple[str, str, tuple[str, ...], str]] = {
     "models": ("lvt_ff.benchmark", "models", (), "list the variants with their size and cost"),
     "finetune": ("lvt_ff.finetune", "finetune", (), "train on your own videos"),
+    "kernels": ("lvt_ff.benchmark", "kernels", (), "list the attention kernels with their cost"),
     "evaluate": ("lvt_ff.evaluate", "evaluate", (), "accuracy on labelled videos"),
     "predict": ("lvt_ff.predict", "predict", ("videos",), "classify video files"),
     "explain": ("lvt_ff.explain", "explain", ("video",), "draw what a model sees in a video"),
@@ -24,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str, tuple[str, ...], str]] = {
     "push": ("lvt_ff.hub", "push", ("folder", "repository"), "a model folder to the Hub"),
     "pull": ("lvt_ff.hub", "pull", ("repository", "folder"), "a model folder from the Hub"),
     "export": ("lvt_ff.export", "export", (), "one file for ONNX Runtime or torch.export"),
+    "ablate": ("lvt_ff.ablate", "ablate", (), "the paper's comparisons, trained again"),
     "demo": ("lvt_ff.demo", "demo", (), "the whole way on made-up videos, in minutes"),
 }
 

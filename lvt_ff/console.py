@@ -5,12 +5,12 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn, get_origin
+from typing import Any, NoReturn, get_args, get_origin
 
 import torch
 from docstring_parser import parse
 from huggingface_hub.errors import StrictDataclassError
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentError, ArgumentParser
 from safetensors import SafetensorError
 from transformers.utils.logging import disable_progress_bar
 
@@ -19,6 +19,7 @@ from lvt_ff.data import VideoReadError
 __all__ = [
     "Failure",
     "UsageError",
+    "check_options",
     "check_parent",
     "check_ranges",
     "command_parser",
@@ -63,6 +64,27 @@ def check_ranges(**ranges: tuple[float | None, float, float | None]) -> None:
         if value < least or (most is not None and value > most):
             bound = f"at least {least}" if most is None else f"between {least} and {most}"
             raise ValueError(f"--{name} must be {bound}, got {value}.")
+
+
+def check_options(function: Callable, options: dict[str, Any], source: str) -> None:
+    """Raise ValueError where options are not of the kinds that a function's signature names.
+
+    Args:
+        function: typed, with a Google-style docstring.
+        options: its arguments, all that have no default among them.
+        source: what they come from, for the message.
+    """
+    parameters = inspect.signature(function).parameters
+    for name, value in options.items():  # which the parser takes for an option left out
+        kinds = get_args(parameters[name].annotation)
+        if value is None and parameters[name].default is not None and type(None) not in kinds:
+            raise ValueError(f"{source}: {name} cannot be null.")
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_function_arguments(function, as_group=False)
+    try:
+        parser.parse_object(options)
+    except ArgumentError as error:
+        raise ValueError(f"{source}: {' '.join(str(error).split())}") from error
 
 
 class _OneLineParser(ArgumentParser):
@@ -130,6 +152,10 @@ def execute(function: Callable, options: dict[str, Any], prog: str) -> int:
     except (Failure, OSError, SafetensorError, VideoReadError) as error:  # the rest are bugs
         print(f"{prog}: failed: {_one_line(error)}", file=sys.stderr)
         return 1
+    # Not where a run ends, as a command may have several; nor after a failure, where other
+    # processes may wait for this one.
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
     return 0
 
 

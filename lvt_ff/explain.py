@@ -6,9 +6,9 @@ from typing import Literal
 import torch
 
 from lvt_ff.attribution import Explanation, relevance
+from lvt_ff.checks import suggest
 from lvt_ff.console import check_parent, run, usage
 from lvt_ff.files import whole_file
-from lvt_ff.layers.checks import suggest
 from lvt_ff.predict import Classifier
 from lvt_ff.recording import core_of
 from lvt_ff.views import ANIMATED, VIEWS, Viewer

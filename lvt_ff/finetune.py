@@ -188,6 +188,7 @@ def finetune(
         epochs=epochs,
         seed=seed,
     )
+    settings["global_batch"] = batches.global_batch
     reading = dict(processor.clip_options(), decoder=decoder)
     transform = processor.eval_transform()
     eval_set = EvalDataset(eval_videos, transform, num_clips=1, num_crops=1, **reading)
@@ -252,7 +253,8 @@ def finetune(
         if push_to_hub:
             push(Path(output_dir), push_to_hub, private=hub_private)
     accelerator.wait_for_everyone()
-    accelerator.end_training()
+    for log in accelerator.trackers:
+        log.finish()
     return results
 
 

@@ -12,11 +12,11 @@ from huggingface_hub import ModelCard
 from safetensors import SafetensorError
 from timm.models import get_pretrained_cfg, split_model_name_tag
 
+from lvt_ff.checks import suggest
 from lvt_ff.files import whole_folder
 from lvt_ff.hf import LVTFFConfig, LVTFFForVideoClassification, LVTFFVideoProcessor
 from lvt_ff.hf.modeling_lvt_ff import LVTFFPreTrainedModel
 from lvt_ff.hub import local_folder
-from lvt_ff.layers.checks import suggest
 from lvt_ff.timm_models import SOURCES, with_tag
 from lvt_ff.variants import VARIANTS
 

@@ -3,7 +3,9 @@
 Source: arXiv 2210.08164; defaults have a ViT's position embedding, not the authors' patch norm.
 """
 
+import inspect
 from contextlib import nullcontext
+from typing import Any
 
 import torch
 from timm.layers import calculate_drop_path_rates, to_2tuple
@@ -11,27 +13,21 @@ from timm.models import checkpoint
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
-from lvt_ff.kernels import KERNELS
+from lvt_ff.checks import check_at_least, check_choice, check_clip
+from lvt_ff.kernels import Kernel
 from lvt_ff.layers import (
-    ATTN_PATTERNS,
-    FIXATIONS,
-    POOLS,
-    SPATIAL_OFFSETS,
-    DepthwiseConv,
+    CHOICES,
     FramePatchEmbed,
-    SpatialShift,
     VideoBlock,
     VideoHead,
-    check_choice,
-    check_clip,
-    check_positive,
     init_weights,
-    resample_embeddings,
+    refit_embeddings,
 )
 
 __all__ = ["LinearVideoTransformer", "init_weights"]
 
 torch.fx.wrap("check_clip")  # a leaf of tracing: it looks at sizes
+BLOCK_OPTIONS = tuple(inspect.getfullargspec(VideoBlock.__init__).kwonlyargs)
 
 
 class LinearVideoTransformer(nn.Module):
@@ -45,13 +41,19 @@ class LinearVideoTransformer(nn.Module):
         pos_embed: learned spatial position embedding (a plain ViT's; the authors' model has none).
         embed_dim, depth, num_heads: D, blocks, A; A must divide D.
         mlp_ratio, mlp_dwconv: hidden channels of the MLP over D; its 3×3 depthwise convolution.
-        attn_kernel: name in `lvt_ff.kernels.KERNELS`.
+        attn_kernel, kernel_options: name in `lvt_ff.kernels.KERNELS`, keywords of its class.
         attn_pattern: "factorized" (time then space), "joint" (both at once) or "windowed" (space
             with temporal shift only).
-        fixation, fixation_shared: "qkv" (the paper's feature fixation) or "none"; one ratio for
-            queries and keys, or one for each.
-        spatial_shift: 0 (off), 1 (8 neighbours) or 2 (24 neighbours).
+        block_order: of "factorized": "time_first" (the authors' code) or "space_first" (the text).
+        fixation, fixation_shared, fixation_aggregate: what ratios are made of: "qkv" (the paper's
+            feature fixation), "qk", "own" or "none"; one ratio for queries and keys, or one for
+            each; "concat", "add" or "mul" of the parts.
+        fixation_order: "after" or "before" the shifts.
+        spatial_shift: 0 (off), 1 (8 neighbours) or 2 (24 neighbours); not in "windowed".
+        shift_border: what comes from outside a frame: "authors" (0 or own values) or "zero".
         temporal_shift_div: 1/div of the channels comes from each neighbouring frame; 0 is off.
+        temporal_shift_segment: frames that exchange, one part after the other; 0 is all.
+        local_concentration: L2ViT's branch of convolutions in every block.
         global_pool: "avg", "max" or "" (scores for every token).
         head_hidden: features of the head's hidden layer; 0 leaves it out.
         drop_rate: dropout on the normed tokens and before the classifier.
@@ -81,11 +83,18 @@ class LinearVideoTransformer(nn.Module):
         mlp_ratio: float = 4.0,
         mlp_dwconv: bool = True,
         attn_kernel: str = "relu",
+        kernel_options: dict[str, Any] | None = None,
         attn_pattern: str = "factorized",
+        block_order: str = "time_first",
         fixation: str = "qkv",
         fixation_shared: bool = True,
+        fixation_aggregate: str = "concat",
+        fixation_order: str = "after",
         spatial_shift: int = 1,
+        shift_border: str = "authors",
         temporal_shift_div: int = 4,
+        temporal_shift_segment: int = 0,
+        local_concentration: bool = False,
         global_pool: str = "avg",
         head_hidden: int = 768,
         drop_rate: float = 0.5,
@@ -94,19 +103,19 @@ class LinearVideoTransformer(nn.Module):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ):
+        given = locals()
         super().__init__()
-        check_choice("attn_kernel", attn_kernel, KERNELS)
-        check_choice("attn_pattern", attn_pattern, ATTN_PATTERNS)
-        check_choice("fixation", fixation, FIXATIONS)
-        check_choice("spatial_shift", spatial_shift, SPATIAL_OFFSETS)
-        check_choice("global_pool", global_pool, POOLS)
-        check_positive(
+        for name, known in CHOICES.items():
+            check_choice(name, given[name], known)
+        check_at_least(
+            1,
             **dict(num_frames=num_frames, depth=depth, num_heads=num_heads, in_chans=in_chans),
             **dict(patch_size=patch_size, patch_stride=patch_stride, embed_dim=embed_dim),
         )
         self.num_classes = num_classes
         self.num_frames = num_frames
         self.in_chans = in_chans
+        self.joint = attn_pattern == "joint"
         self.num_features = self.embed_dim = embed_dim
         self.head_hidden_size = head_hidden or embed_dim
         self.grad_checkpointing = False
@@ -126,19 +135,9 @@ class LinearVideoTransformer(nn.Module):
             h, w = self.patch_embed.grid
             self.pos_embed = nn.Parameter(torch.empty(1, h * w, embed_dim)) if pos_embed else None
             self.temp_embed = nn.Parameter(torch.empty(1, num_frames, 1, embed_dim))
-            block_options = dict(
-                mlp_ratio=mlp_ratio,
-                mlp_dwconv=mlp_dwconv,
-                attn_pattern=attn_pattern,
-                spatial_shift=spatial_shift,
-                temporal_shift_div=temporal_shift_div,
-                attn_kernel=attn_kernel,
-                fixation=fixation,
-                fixation_shared=fixation_shared,
-                attn_drop_rate=attn_drop_rate,
-            )
+            options = {name: given[name] for name in BLOCK_OPTIONS}
             blocks = (
-                VideoBlock(embed_dim, num_heads, (h, w), drop_path_rate=rate, **block_options)
+                VideoBlock(embed_dim, num_heads, (num_frames, (h, w)), rate, **options)
                 for rate in calculate_drop_path_rates(drop_path_rate, depth)
             )
             self.blocks = nn.Sequential(*blocks)
@@ -256,16 +255,9 @@ class LinearVideoTransformer(nn.Module):
         old_grid = self.grid
         self.num_frames = num_frames or self.num_frames
         self.patch_embed.set_img_size(to_2tuple(img_size or self.img_size))
-        for module in self.modules():
-            if isinstance(module, SpatialShift | DepthwiseConv):
-                module.grid = self.grid
-        resampled, changes = resample_embeddings(
-            self.state_dict(), self.num_frames, self.grid, old_grid
-        )
-        for name, parameter in list(self.named_parameters(recurse=False)):
-            self.register_parameter(
-                name, nn.Parameter(resampled[name], requires_grad=parameter.requires_grad)
-            )
+        for block in self.blocks:
+            block.set_size(self.num_frames, self.grid)
+        changes = refit_embeddings(self, self.num_frames, self.grid, old_grid)
         # For timm's config.json.
         size = dict(img_size=self.img_size, num_frames=self.num_frames)
         self._model_args = dict(getattr(self, "_model_args", {}), **size)
@@ -297,4 +289,8 @@ class LinearVideoTransformer(nn.Module):
 
     def no_weight_decay(self) -> set[str]:
         """Parameters that weight decay leaves alone."""
-        return {"pos_embed", "temp_embed"}
+        names = {"pos_embed", "temp_embed"}
+        for place, module in self.named_modules():
+            if isinstance(module, Kernel):
+                names |= {f"{place}.{name}" for name in module.no_weight_decay}
+        return names

@@ -39,6 +39,7 @@ class AttentionRecord:
         q, k: features (S, A, L, F) after it.
         v: values (S, A, L, E).
         out: what the heads gave (B, T, N, D), before the output projection.
+        fixation_inputs: what ratios were made of: the first three, before a shift behind fixation.
     """
 
     block: int
@@ -51,6 +52,7 @@ class AttentionRecord:
     k: Tensor = None
     v: Tensor = None
     out: Tensor = None
+    fixation_inputs: tuple[Tensor, ...] = ()
 
     @property
     def has_fixation(self) -> bool:
@@ -80,12 +82,16 @@ class AttentionRecord:
         """
         if not self.has_fixation:
             raise ValueError("The model has no feature fixation (fixation='none').")
-        ratios = self.module.fixation.ratios(self.plain_q, self.plain_k, self.v)
+        ratios = self.module.fixation.ratios(*self.fixation_inputs)
         return tuple(self.tokens(ratio.mean(-1)) for ratio in ratios)
 
     def tokens(self, x: Tensor) -> Tensor:
         """A number for every position and head (S, A, L) to (B, T, N, A)."""
         return self.module.sequences.unfold(x.transpose(1, 2), *self.size)
+
+    def shifted(self, x: Tensor) -> Tensor:
+        """Keys or values (S, A, L, E) moved between places as the attention moves them."""
+        return self.module.heads(self.module.shift(self.module.tokens(x, *self.size)))
 
     def positions(self, x: Tensor) -> Tensor:
         """(B, T, N) to (S, L): tokens in the sequences that attend to each other."""
@@ -98,14 +104,18 @@ def _recording(model: LinearVideoTransformer) -> Iterator[list[AttentionRecord]]
 
     def note(item: AttentionRecord) -> None:
         def features(module: nn.Module, inputs: tuple, outputs: tuple) -> None:
+            item.fixation_inputs = inputs
             (item.plain_q, item.plain_k, item.v), (item.q, item.k) = inputs, outputs
+            if item.module.fix_first:  # what is aggregated is shifted after fixation
+                shifted = (item.shifted(x) for x in (item.plain_k, item.k, item.v))
+                item.plain_k, item.k, item.v = shifted
+            records.append(item)
 
         def heads(module: nn.Module, inputs: tuple) -> None:
             (item.out,) = inputs
 
         handles.append(item.module.fixation.register_forward_hook(features))
         handles.append(item.module.proj.register_forward_pre_hook(heads))
-        records.append(item)
 
     size = (model.num_frames, model.grid[0] * model.grid[1])
     for number, block in enumerate(model.blocks):

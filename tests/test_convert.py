@@ -186,6 +186,13 @@ def test_divisor_is_told_by_the_classes_of_known_data_sets(shared):
         state["consensus.mlp_head.4.weight"] = torch.zeros(num_classes, hidden)
         _, keywords, _ = lvt_ff.convert.authors_to_lvt_ff(state)
         assert keywords["temporal_shift_div"] == divisor and keywords["attn_kernel"] == "relu"
+        assert keywords["temporal_shift_segment"] == 0  # there are no more than 8 frames
+        longer = dict(state)
+        for key in state:
+            if key.endswith("temp_embed"):
+                longer[key] = torch.zeros(1, 16, *state[key].shape[2:])
+        _, keywords, _ = lvt_ff.convert.authors_to_lvt_ff(longer)
+        assert keywords["temporal_shift_segment"] == (8 if divisor == 8 else 0)
 
 
 def test_damaged_authors_checkpoint_is_refused(shared, tmp_path, capsys):
@@ -198,7 +205,15 @@ def test_damaged_authors_checkpoint_is_refused(shared, tmp_path, capsys):
     assert "blocks.1.norm2.bias: found none" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("changes", [dict(pos_embed=True), dict(attn_pattern="joint")])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        dict(pos_embed=True),
+        dict(attn_pattern="joint"),
+        dict(fixation="qk"),
+        dict(shift_border="zero"),
+    ],
+)
 def test_models_that_the_authors_code_cannot_compute_do_not_go_back(tmp_path, capsys, changes):
     fields = dict(pos_embed=False, patch_norm=True, num_labels=3)
     config = lvt_ff.LVTFFConfig.from_variant("test_lvt_ff", **{**fields, **changes})

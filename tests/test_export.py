@@ -11,7 +11,6 @@ import lvt_ff
 from lvt_ff import LVTFFConfig, LVTFFForVideoClassification, LVTFFVideoProcessor
 from lvt_ff.cli import main
 from lvt_ff.data.synthetic import write_video
-from lvt_ff.kernels import KERNELS
 
 PAPER = list(lvt_ff.VARIANTS)[:4]
 
@@ -38,7 +37,7 @@ def run_onnx(path, clips):
     return torch.from_numpy(session.run(None, {"pixel_values_videos": clips.numpy()})[0])
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("kernel", ["relu", "softmax", "castling", "focused"])
 def test_onnx_gives_the_scores_for_any_batch(tmp_path, kernel):
     model = write_folder(tmp_path / "model", attn_kernel=kernel)
     assert export(tmp_path / "model", tmp_path / "model.onnx") == 0

@@ -7,7 +7,21 @@ import torch
 from torch import nn
 
 from lvt_ff.layers.attention import Attention, JointSequences
+from lvt_ff.layers.fixation import FIXATION_AGGREGATES, build_fixation
 from lvt_ff.model import init_weights
+
+
+@pytest.mark.parametrize("aggregate", FIXATION_AGGREGATES)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_ratios_stay_finite_where_their_parts_are_large(aggregate, dtype):
+    torch.manual_seed(0)
+    fixation = build_fixation("qkv", 16, 16, True, aggregate)
+    q, k, v = (100 * torch.randn(1, 2, 50, 16) for _ in "qkv")
+    parts = [part.to(dtype) for part in (q, k, v)]
+    with torch.autocast("cpu", dtype):
+        within = fixation(*parts)
+    for part in (*within, *fixation.to(dtype)(*parts)):
+        assert part.isfinite().all()
 
 
 @pytest.mark.parametrize("kernel", ["relu", "softmax"])
@@ -17,11 +31,15 @@ def test_attention_layer_is_finite_and_close_under_autocast(kernel, dtype):
     layer = Attention(
         64,
         1,
+        (16, (17, 17)),
         sequences=JointSequences,
         shift=nn.Identity(),
         kernel=kernel,
+        kernel_options={},
         fixation="qkv",
         fixation_shared=True,
+        fixation_aggregate="concat",
+        fixation_order="after",
         attn_drop_rate=0.0,
     )
     layer.apply(init_weights)

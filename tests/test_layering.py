@@ -9,12 +9,12 @@ import lvt_ff
 
 PACKAGE = Path(lvt_ff.__file__).parent
 LEVELS = [
-    {"_version", "variants", "files", "ops"},
+    {"_version", "checks", "variants", "files", "ops"},
     {"kernels"},
     {"layers"},
-    {"model"},
+    {"model", "ablation_tables"},
     {"convert", "data", "metrics", "plots", "recording"},
-    {"attribution", "overlays", "timm_models", "sources"},
+    {"attribution", "ablation_report", "overlays", "timm_models", "sources"},
     {"hf", "benchmark", "views"},
     {"console", "cards"},
     {"hub_requests", "variant_cards"},
@@ -22,7 +22,7 @@ LEVELS = [
     {"training", "folders"},
     {"evaluate", "predict", "convert_checkpoint", "export"},
     {"explain", "finetune"},
-    {"answer", "demo", "space"},
+    {"ablate", "answer", "demo", "space"},
     {"app"},
     {"cli"},
 ]

@@ -1,5 +1,6 @@
 """The core module: sizes and costs, switches, gradients, half precision, input checks."""
 
+import inspect
 import sys
 from contextlib import nullcontext
 
@@ -7,11 +8,15 @@ import pytest
 import torch
 
 from lvt_ff.benchmark import count_macs, count_parameters
-from lvt_ff.layers import ATTN_PATTERNS, FIXATIONS, POOLS
+from lvt_ff.layers import CHOICES
 from lvt_ff.model import LinearVideoTransformer
 from lvt_ff.variants import VARIANTS
 
 SMALL = dict(VARIANTS["test_lvt_ff"], num_classes=5)
+DEFAULTS = {
+    name: parameter.default
+    for name, parameter in inspect.signature(LinearVideoTransformer).parameters.items()
+}
 AUTHORS = dict(patch_norm=True, pos_embed=False, num_classes=174)
 
 
@@ -52,6 +57,26 @@ def test_cost_of_the_papers_variants(name, gmacs, monkeypatch):
     assert 0.97 * linear < cheaper < linear
 
 
+@pytest.mark.parametrize(
+    "kernel, gmacs, parameters",
+    [
+        ("relu", 243.3, 51.6),
+        ("elu1", 243.3, 51.6),
+        ("cosformer", 250.6, 51.6),
+        ("performer", 250.6, 51.6),
+        ("linformer", 294.2, 53.5),
+        ("softmax", 253.4, 51.6),
+    ],
+)
+def test_cost_of_the_papers_other_attentions(kernel, gmacs, parameters, monkeypatch):
+    module = sys.modules["lvt_ff.ops.linear_attention"]
+    monkeypatch.setattr(module, "_queries_first", lambda *_: False)
+    options = dict(attn_kernel=kernel, fixation="none", device="meta")
+    model = LinearVideoTransformer(**VARIANTS["lvt_ff_default"], **AUTHORS, **options)
+    assert count_macs(model) / 1e9 == pytest.approx(gmacs, rel=5e-3)
+    assert count_parameters(model) / 1e6 == pytest.approx(parameters, abs=0.06)
+
+
 @pytest.mark.parametrize("name", VARIANTS)
 def test_variants_are_built_as_listed(name):
     model = LinearVideoTransformer(**VARIANTS[name], device="meta")
@@ -72,19 +97,22 @@ def test_variants_are_built_as_listed(name):
         dict(pos_embed=False),
         dict(patch_padding=0),
         dict(patch_stride=16),
-        dict(attn_kernel="softmax"),
-        *(dict(attn_pattern=pattern) for pattern in ATTN_PATTERNS if pattern != "factorized"),
-        *(dict(fixation=name) for name in FIXATIONS if name != "qkv"),
+        *(
+            {option: value}
+            for option, values in CHOICES.items()
+            for value in values
+            if value != DEFAULTS[option]
+        ),
+        dict(kernel_options=dict(offset=1.0)),
         dict(fixation_shared=False),
-        dict(spatial_shift=0),
-        dict(spatial_shift=2),
         dict(temporal_shift_div=0),
+        dict(temporal_shift_segment=2),
+        dict(local_concentration=True),
         dict(temporal_shift_div=8),
         dict(mlp_dwconv=False),
         dict(mlp_ratio=2.0),
         dict(head_hidden=0),
         dict(head_hidden=32),
-        *(dict(global_pool=pool) for pool in POOLS if pool != "avg"),
     ],
     ids=str,
 )
@@ -136,7 +164,7 @@ def test_gate_is_evaluated_once():
     assert len(calls) == 4
 
 
-@pytest.mark.parametrize("pattern", ATTN_PATTERNS)
+@pytest.mark.parametrize("pattern", CHOICES["attn_pattern"])
 @pytest.mark.parametrize("frames, img_size", [(1, 64), (3, (48, 80)), (5, 30), (4, (20, 100))])
 def test_any_frame_count_and_resolution(pattern, frames, img_size):
     model = small(num_frames=frames, img_size=img_size, attn_pattern=pattern)
@@ -166,7 +194,7 @@ def test_training_steps_stay_finite_and_lower_the_loss(kernel, dtype):
     assert losses[-1] < 0.5 * losses[0]
 
 
-@pytest.mark.parametrize("pattern", ATTN_PATTERNS)
+@pytest.mark.parametrize("pattern", CHOICES["attn_pattern"])
 def test_gradient_checkpointing_changes_nothing(pattern):
     grads = []
     for enable in (False, True):
@@ -221,12 +249,17 @@ def test_uint8_frames_are_refused():
     [
         (
             dict(attn_kernel="relu6"),
-            r"attn_kernel must be one of \['relu', 'softmax'\], got 'relu6'",
+            r"attn_kernel must be one of \['relu', 'softmax', .*'vig'\], got 'relu6'",
         ),
-        (dict(fixation="qk"), "fixation must be one of"),
+        (dict(fixation="kv"), "fixation must be one of"),
         (dict(spatial_shift=3), r"spatial_shift must be one of \[0, 1, 2\]"),
         (dict(global_pool="token"), "global_pool must be one of"),
         (dict(attn_pattern="axial"), "attn_pattern must be one of"),
+        (
+            dict(attn_pattern="joint", block_order="space_first"),
+            "block_order='space_first' needs attn_pattern='factorized', got 'joint'",
+        ),
+        (dict(temporal_shift_segment=-1), "temporal_shift_segment must be at least 0"),
         (dict(num_heads=5), "num_heads must divide embed_dim"),
         (dict(num_frames=0), "num_frames must be at least 1"),
         (dict(img_size=3, patch_padding=0), "smaller than one patch"),

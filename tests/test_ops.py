@@ -1,13 +1,11 @@
-"""Linear attention: product orders, a plain reference, half precision on long sequences."""
+"""Linear attention: product orders and a plain reference."""
 
 import sys
-from contextlib import nullcontext
 
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from lvt_ff.kernels import KERNELS
 from lvt_ff.ops import linear_attention as linear_attention_function
 from lvt_ff.ops.linear_attention import linear_attention
 
@@ -56,30 +54,6 @@ def test_product_order_follows_sequence_length():
 
     assert flops(16) == 2 * 16 * 16 * 64 + 16 * 64  # and the denominator
     assert flops(300) == 2 * 300 * 64 * 64 + 300 * 64
-
-
-@pytest.mark.parametrize("kernel", KERNELS)
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_autocast_is_finite_and_close_at_4624_tokens(kernel, dtype):
-    # 16 frames of 17×17 tokens in one sequence; scale 10 overflows half-precision sums.
-    generator = torch.Generator().manual_seed(0)
-    inputs = [10 * torch.randn(1, 1, 4624, 64, generator=generator) for _ in "qkv"]
-    kernel = KERNELS[kernel](64)
-
-    def run(tensors, context):
-        leaves = [t.detach().clone().requires_grad_() for t in tensors]
-        with context:
-            out = kernel.aggregate(*kernel.feature_map(*leaves[:2]), leaves[2])
-        out.double().mean(dim=-2).square().sum().backward()
-        return [out, *(leaf.grad for leaf in leaves)]
-
-    half = [t.to(dtype) for t in inputs]
-    got = run(half, torch.autocast("cpu", dtype))
-    want = run([t.double() for t in half], nullcontext())
-    for name, a, b in zip(("out", "dq", "dk", "dv"), got, want, strict=True):
-        assert a.isfinite().all(), name
-        error = (a.double() - b).abs().max() / b.abs().max()
-        assert error < 2e-2, f"{name}: {error:.1e}"
 
 
 def test_linear_attention_keeps_the_dtype_of_values():

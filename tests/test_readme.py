@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import re
 import shlex
 from pathlib import Path
@@ -11,8 +12,10 @@ from conftest import random_frames
 from hub_server import TOKEN
 
 import lvt_ff
+from lvt_ff.benchmark import kernel_rows
 from lvt_ff.cli import main
 from lvt_ff.data.synthetic import write_video
+from lvt_ff.kernels import KERNELS
 from lvt_ff.timm_models import SOURCES
 
 README = Path(__file__).parents[1] / "README.md"
@@ -40,7 +43,12 @@ def test_commands_run_one_after_the_other(hub, tmp_path, monkeypatch, capsys):
         file.parent.mkdir(parents=True)
         write_video(file, random_frames(8, 64, 80, seed=number))
     write_video(tmp_path / "clip.mp4", random_frames(8, 64, 80))
-    smaller = {"lvt_ff_s.fb_in22k_ft_in1k": "test_lvt_ff --epochs 1 --num_workers 0 --cpu"}
+    recipe = dict(model_args=dict(depth=1, num_frames=2), epochs=1)
+    smaller = {
+        "lvt_ff_s.fb_in22k_ft_in1k": "test_lvt_ff --epochs 1 --num_workers 0 --cpu",
+        "--tables 3": f"--tables 5 --seeds 1 --data videos --num_workers 0 --cpu "
+        f"--recipe '{json.dumps(recipe)}'",
+    }
     ran = []
     for line in "".join(COMMANDS).splitlines():
         for name, other in smaller.items():
@@ -49,7 +57,7 @@ def test_commands_run_one_after_the_other(hub, tmp_path, monkeypatch, capsys):
         if words[0] == "lvt-ff":
             assert main(words[1:]) == 0, capsys.readouterr().err
             ran.append(words[1])
-    assert ran == ["finetune", "evaluate", "predict", "push", "explain", "explain"]
+    assert ran == [*("ablate", "finetune", "evaluate", "predict", "push", "explain", "explain")]
     assert hub.repositories["ORG/NAME"].private
     assert {"relevance.png", "layers.png"} <= {path.name for path in tmp_path.iterdir()}
 
@@ -72,5 +80,15 @@ def test_table_of_models_is_what_the_command_prints():
         assert cells[1] == f"{sizes['embed_dim']}, {sizes['depth']}, {sizes['num_heads']}"
 
 
+def test_table_of_kernels_is_what_the_command_counts():
+    rows = kernel_rows()
+    assert [row["name"] for row in rows] == list(KERNELS)
+    for row in rows:
+        assert row["source"]
+        size = f"{row['parameters'] / 1e6:.2f} M | {row['macs'] / 1e9:.2f}"
+        line = f"| `{row['name']}` | {row['source']} | {size} | {row['fused'] or '–'} |"
+        assert line in README.read_text().splitlines()
+
+
 def test_readme_is_short():
-    assert len(README.read_text().splitlines()) < 150
+    assert len(README.read_text().splitlines()) < 210

@@ -15,7 +15,7 @@ SIZE_2 = (
 )
 
 
-def spatial_loop(x, offsets, grid):
+def spatial_loop(x, offsets, grid, zero_groups=4):
     height, width = grid
     out = x.clone()
     fold = x.shape[-1] // (2 * len(offsets))
@@ -28,7 +28,7 @@ def spatial_loop(x, offsets, grid):
                 if inside:
                     there = (row + dy) * width + column + dx
                     out[:, :, here, channels] = x[:, :, there, channels]
-                elif group < 4:
+                elif group < zero_groups:
                     out[:, :, here, channels] = 0
     return out
 
@@ -38,6 +38,8 @@ def spatial_loop(x, offsets, grid):
 def test_spatial_shift_equals_a_loop_over_positions(size, offsets, grid):
     x = torch.randn(2, 3, grid[0] * grid[1], 100)
     assert torch.equal(SpatialShift(size, 100, grid)(x), spatial_loop(x, offsets, grid))
+    zero = SpatialShift(size, 100, grid, border="zero")(x)
+    assert torch.equal(zero, spatial_loop(x, offsets, grid, zero_groups=24))
 
 
 @pytest.mark.parametrize("frames", [1, 2, 5])
@@ -50,6 +52,8 @@ def test_temporal_shift_equals_a_loop_over_frames(div, frames):
         expected[:, t, :, :fold] = x[:, t + 1, :, :fold] if t + 1 < frames else 0
         expected[:, t, :, fold : 2 * fold] = x[:, t - 1, :, fold : 2 * fold] if t else 0
     assert torch.equal(TemporalShift(div, 20)(x), expected)
+    parts = [TemporalShift(div, 20)(part) for part in x.split(2, dim=1)]
+    assert torch.equal(TemporalShift(div, 20, segment=2)(x), torch.cat(parts, dim=1))
 
 
 def test_shifts_match_the_authors(shared):
@@ -59,6 +63,7 @@ def test_shifts_match_the_authors(shared):
     cases = {
         "temporal_ndiv4": TemporalShift(4, 64)(x),
         "temporal_ndiv8": TemporalShift(8, 64)(x),
+        "temporal_ndiv8_segment2": TemporalShift(8, 64, segment=2)(x),
         "spatial_size1": spatial,
         "spatial_size2": SpatialShift(2, 64, (5, 5))(x),
         "joint_spatial1_then_temporal_ndiv4": TemporalShift(4, 64)(spatial),

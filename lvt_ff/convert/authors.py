@@ -45,6 +45,8 @@ _BACK = (
 # Data sets by number of classes, and the divisor of the authors' recipe for each: Something-
 # Something v2; Kinetics-400 and -600, Charades.
 _DIVISORS = {174: 4, 400: 8, 600: 8, 157: 8}
+# Their Kinetics and Charades recipes cut clips into parts that never exchange.
+_SEGMENT = {400: 8, 600: 8, 157: 8}
 _PAPER_HEADS = {512: 8}
 # What their model computes, where ours has a choice.
 _THEIRS = dict(
@@ -55,12 +57,24 @@ _THEIRS = dict(
     pos_embed=False,
     mlp_dwconv=True,
     attn_pattern="factorized",
+    block_order="time_first",
+    kernel_options=None,
+    fixation_aggregate="concat",
+    fixation_order="after",
+    shift_border="authors",
+    local_concentration=False,
     global_pool="avg",
 )
 
 
 def _unnamed(option: str, why: str) -> ValueError:
     return ValueError(f"The authors' weights do not tell {option} ({why}): pass {option}.")
+
+
+def _segment(num_classes: int, num_frames: int, temporal_shift_div: int) -> int:
+    """Frames that exchange in a model of the authors' recipe; 0 where those are all."""
+    segment = _SEGMENT.get(num_classes, 0) if temporal_shift_div else 0
+    return segment if segment < num_frames else 0
 
 
 def authors_to_lvt_ff(
@@ -143,6 +157,9 @@ def authors_to_lvt_ff(
         fixation_shared=gate is None or gate.shape[1] == 3 * gate.shape[0],
         spatial_shift=1 if temporal_shift_div else 0,
         temporal_shift_div=temporal_shift_div,
+        temporal_shift_segment=_segment(
+            num_classes, renamed["temp_embed"].shape[1], temporal_shift_div
+        ),
     )
     return renamed, keywords, report
 
@@ -167,11 +184,18 @@ def lvt_ff_to_authors(state_dict: dict[str, Tensor], keywords: dict[str, Any]) -
         ValueError: a model that the authors' code cannot compute.
     """
     theirs = dict(_THEIRS, spatial_shift=1 if keywords["temporal_shift_div"] else 0)
+    if "head.fc.weight" in state_dict:
+        num_classes = state_dict["head.fc.weight"].shape[0]
+        theirs["temporal_shift_segment"] = _segment(
+            num_classes, keywords["num_frames"], keywords["temporal_shift_div"]
+        )
     differing = [
         f"{name}={keywords[name]!r} (theirs: {value!r})"
         for name, value in theirs.items()
         if keywords[name] != value
     ]
+    if keywords["fixation"] not in ("none", "qkv"):
+        differing.append(f"fixation={keywords['fixation']!r} (theirs: 'none' or 'qkv')")
     if keywords["attn_kernel"] not in ("relu", "softmax"):
         differing.append(f"attn_kernel={keywords['attn_kernel']!r} (theirs: 'relu' or 'softmax')")
     if not {"head.fc.weight", "head.pre_logits.weight"} <= set(state_dict):

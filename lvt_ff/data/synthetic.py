@@ -8,7 +8,9 @@ in all eight classes.
 
 import os
 import sys
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -98,14 +100,19 @@ def write_video(
         container.mux(stream.encode(None))
 
 
-def _write_clip(task: tuple[str, int, int, int]) -> None:
+def _write_clip(task: tuple[str, int, int, int], draw: Callable) -> None:
     path, label, seed, index = task
-    frames = draw_clip(label, np.random.default_rng((seed, index)))
+    frames = draw(label, np.random.default_rng((seed, index)))
     write_video(path, frames, options={"crf": "18", "preset": "ultrafast", "g": "16"})
 
 
 def write_dataset(
-    folder: str | os.PathLike, num_clips: int, seed: int, num_workers: int = 2
+    folder: str | os.PathLike,
+    num_clips: int,
+    seed: int,
+    num_workers: int = 2,
+    class_names: Sequence[str] = TIME_CLASSES,
+    draw: Callable[[int, np.random.Generator], np.ndarray] = draw_clip,
 ) -> None:
     """Write clips as `folder/CLASS/NUMBER.mp4`; the folder appears when it is complete.
 
@@ -114,16 +121,19 @@ def write_dataset(
         num_clips: of all classes together.
         seed: of the clips; different seeds share no clip.
         num_workers: processes.
+        class_names: as many clips of each, up to one.
+        draw: gives the frames (T, H, W, 3) uint8 of a clip of a class, by its number; a function
+            of a module, which processes can find.
     """
     with whole_folder(Path(folder)) as new:
         tasks = []
         for index in range(num_clips):
-            label = index % len(TIME_CLASSES)
-            place = new / TIME_CLASSES[label]
+            label = index % len(class_names)
+            place = new / class_names[label]
             place.mkdir(exist_ok=True)
             tasks.append((str(place / f"{index:05d}.mp4"), label, seed, index))
         with ProcessPoolExecutor(num_workers) as pool:
-            done = pool.map(_write_clip, tasks, chunksize=32)
+            done = pool.map(partial(_write_clip, draw=draw), tasks, chunksize=32)
             silent = not sys.stderr.isatty()
             for _ in tqdm(done, desc="writing", total=num_clips, unit="video", disable=silent):
                 pass

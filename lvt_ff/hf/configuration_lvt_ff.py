@@ -11,7 +11,7 @@ from huggingface_hub.dataclasses import strict
 from timm.models import get_pretrained_cfg, split_model_name_tag
 from transformers import PreTrainedConfig, TimmWrapperConfig
 
-from lvt_ff.layers.checks import suggest
+from lvt_ff.checks import suggest
 from lvt_ff.timm_models import SOURCES
 from lvt_ff.variants import VARIANTS
 
@@ -101,11 +101,18 @@ class LVTFFConfig(PreTrainedConfig):
     mlp_ratio: float | int = 4.0
     mlp_dwconv: bool = True
     attn_kernel: str = "relu"
+    kernel_options: dict | None = None
     attn_pattern: str = "factorized"
+    block_order: str = "time_first"
     fixation: str = "qkv"
     fixation_shared: bool = True
+    fixation_aggregate: str = "concat"
+    fixation_order: str = "after"
     spatial_shift: int = 1
+    shift_border: str = "authors"
     temporal_shift_div: int = 4
+    temporal_shift_segment: int = 0
+    local_concentration: bool = False
     global_pool: str = "avg"
     head_hidden: int = 768
     drop_rate: float | int = 0.5

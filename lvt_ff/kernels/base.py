@@ -1,32 +1,79 @@
 """The interface of an attention kernel: two steps, because feature fixation acts between them."""
 
+from dataclasses import dataclass
+
 from torch import Tensor, nn
 
-__all__ = ["Kernel"]
+from lvt_ff.checks import check_at_least
+from lvt_ff.ops import linear_attention, linear_weights
+
+__all__ = ["Kernel", "KernelShape", "LinearKernel"]
+
+
+@dataclass(frozen=True)
+class KernelShape:
+    """What a kernel is built for.
+
+    Args:
+        num_heads: A.
+        head_dim: channels of one head, E.
+        grid: rows and columns of a sequence's tokens, row by row; (1, T) over time.
+    """
+
+    num_heads: int
+    head_dim: int
+    grid: tuple[int, int]
+
+    @property
+    def dim(self) -> int:
+        """Channels of all heads, D."""
+        return self.num_heads * self.head_dim
+
+    @property
+    def length(self) -> int:
+        """Tokens of a sequence, L."""
+        return self.grid[0] * self.grid[1]
 
 
 class Kernel(nn.Module):
     """Maps queries and keys to features, then aggregates values with them.
 
+    `no_weight_decay` names its parameters that are no matrices, for optimizers.
+    `fused` names what computes it without its intermediate results in memory, if anything does.
+    Options of a kernel are further arguments of its constructor, by name and with defaults.
+
     Args:
-        head_dim: channels of one head, E.
+        shape: what it is built for.
     """
 
-    def __init__(self, head_dim: int):
+    fused: str | None = None
+    no_weight_decay: tuple[str, ...] = ()
+
+    def __init__(self, shape: KernelShape):
         super().__init__()
-        self.head_dim = head_dim
+        self.shape = shape
 
     @property
     def feature_dim(self) -> int:
         """Channels of a feature, F; as many as a head has unless a kernel says otherwise."""
-        return self.head_dim
+        return self.shape.head_dim
+
+    def init_weights(self) -> None:
+        """First values of the kernel's own parameters; its layers have theirs."""
+
+    def set_grid(self, grid: tuple[int, int]) -> None:
+        """Serve sequences of another grid from now on; parameters are resampled by the model."""
+        self.shape = KernelShape(self.shape.num_heads, self.shape.head_dim, grid)
+
+    def start_step(self, step: int) -> None:
+        """Called before every step of fine-tuning with the number of steps done."""
 
     def feature_map(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-        """(S, A, L, E) queries and keys to (S, A, L, F) features."""
-        raise NotImplementedError
+        """(S, A, L, E) queries and keys to (S, A, L, F) features, in float32 where it matters."""
+        return q, k
 
-    def aggregate(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Features (S, A, L, F) and values (S, A, L, E) to outputs (S, A, L, E)."""
+    def aggregate(self, q: Tensor, k: Tensor, v: Tensor, x: Tensor | None = None) -> Tensor:
+        """Features (S, A, L, F), values (S, A, L, E), the input (S, L, D) to (S, A, L, E)."""
         raise NotImplementedError
 
     def weights(self, q: Tensor, k: Tensor, rows: Tensor) -> Tensor:
@@ -37,9 +84,34 @@ class Kernel(nn.Module):
             rows: numbers (R,) of the queries asked for.
 
         Returns:
-            (S, A, R, L) in float32 (or float64).
+            (S, A, R, L) in float32 (or float64). Convolutions beside the attention are left out.
 
         Raises:
             NotImplementedError: the kernel has no such matrix.
         """
         raise NotImplementedError(f"{type(self).__name__} has no attention weights to show.")
+
+
+class LinearKernel(Kernel):
+    """`q (kᵀ v)` over `q Σ k`: a feature map is all that a subclass adds.
+
+    Args:
+        shape: what it is built for.
+        eps: added to the denominator, a sum over the tokens.
+        clamp: the denominator is at least `eps` instead.
+    """
+
+    def __init__(self, shape: KernelShape, *, eps: float = 1e-6, clamp: bool = False):
+        super().__init__(shape)
+        check_at_least(0, eps=eps)
+        self.eps, self.clamp = eps, clamp
+
+    def placed(self, x: Tensor) -> Tensor:
+        """Features (S, A, L, F) with the place of each token in them, where a kernel knows it."""
+        return x
+
+    def aggregate(self, q: Tensor, k: Tensor, v: Tensor, x: Tensor | None = None) -> Tensor:
+        return linear_attention(self.placed(q), self.placed(k), v, self.eps, self.clamp)
+
+    def weights(self, q: Tensor, k: Tensor, rows: Tensor) -> Tensor:
+        return linear_weights(self.placed(q)[..., rows, :], self.placed(k), self.eps, self.clamp)

@@ -5,23 +5,31 @@ Source: arXiv 2210.08164, Eq. 3, with the offset of the authors' code.
 
 from torch import Tensor
 
-from lvt_ff.kernels.base import Kernel
-from lvt_ff.ops import linear_attention, linear_weights
+from lvt_ff.kernels.base import KernelShape, LinearKernel
 
 __all__ = ["ReluKernel"]
 
 
-class ReluKernel(Kernel):
-    """`ReLU(x) + head_dim**-0.5` on queries and keys, then linear attention."""
+class ReluKernel(LinearKernel):
+    """`ReLU(x) + offset` on queries and keys, then linear attention.
+
+    Args:
+        shape: what it is built for.
+        offset: keeps every denominator positive; None takes `head_dim**-0.5`.
+        eps, clamp: see `LinearKernel`.
+    """
+
+    def __init__(
+        self,
+        shape: KernelShape,
+        *,
+        offset: float | None = None,
+        eps: float = 1e-6,
+        clamp: bool = False,
+    ):
+        super().__init__(shape, eps=eps, clamp=clamp)
+        # The authors' code has the offset, Eq. 3 does not.
+        self.offset = shape.head_dim**-0.5 if offset is None else offset
 
     def feature_map(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-        # The offset on q and k is the authors' code, not Eq. 3: it keeps every denominator
-        # positive.
-        offset = self.head_dim**-0.5
-        return q.relu() + offset, k.relu() + offset
-
-    def aggregate(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return linear_attention(q, k, v)
-
-    def weights(self, q: Tensor, k: Tensor, rows: Tensor) -> Tensor:
-        return linear_weights(q[..., rows, :], k)
+        return q.relu() + self.offset, k.relu() + self.offset

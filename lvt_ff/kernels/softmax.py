@@ -1,4 +1,7 @@
-"""Softmax attention, the quadratic reference every linear kernel is compared with."""
+"""Softmax attention, the quadratic reference every linear kernel is compared with.
+
+Source: Vaswani et al., arXiv 1706.03762.
+"""
 
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
@@ -12,13 +15,12 @@ __all__ = ["SoftmaxKernel"]
 class SoftmaxKernel(Kernel):
     """Queries and keys unchanged; weights `softmax(q kᵀ / sqrt(E))` by torch's fused attention."""
 
-    def feature_map(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-        return q, k
+    fused = "torch SDPA"
 
-    def aggregate(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return scaled_dot_product_attention(q, k, v, scale=self.head_dim**-0.5)
+    def aggregate(self, q: Tensor, k: Tensor, v: Tensor, x: Tensor | None = None) -> Tensor:
+        return scaled_dot_product_attention(q, k, v, scale=self.shape.head_dim**-0.5)
 
     def weights(self, q: Tensor, k: Tensor, rows: Tensor) -> Tensor:
         with full_precision(q.device.type):
             q, k = single_or_double(q[..., rows, :], k)
-            return (q @ k.transpose(-2, -1) * self.head_dim**-0.5).softmax(dim=-1)
+            return (q @ k.transpose(-2, -1) * self.shape.head_dim**-0.5).softmax(dim=-1)

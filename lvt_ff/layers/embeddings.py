@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
-__all__ = ["init_embeddings", "resample_embeddings"]
+__all__ = ["init_embeddings", "refit_embeddings", "resample_embeddings"]
 
 
 def sincos_times(num_positions: int, dim: int) -> Tensor:
@@ -51,14 +51,18 @@ def resample_embeddings(
     num_frames: int,
     grid: tuple[int, int],
     old_grid: tuple[int, int] | None = None,
+    joint: bool = False,
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """Resample `temp_embed` (linear in time) and `pos_embed` (bicubic in space).
+    """Resample what is tied to a clip's size: embeddings, and parameters of some kernels.
+
+    `temp_embed` linearly in time, `pos_embed` bicubically in space, kernels' tables likewise.
 
     Args:
         state_dict: our names; embeddings (1, T, 1, D) and (1, N, D).
         num_frames: frames of the target.
         grid: token grid (h, w) of the target.
         old_grid: token grid of the source; None or one that does not fit takes a square one.
+        joint: attention is over places and frames at once.
 
     Returns:
         A state dict with the embeddings replaced where sizes differ, and a line for each that was.
@@ -67,29 +71,85 @@ def resample_embeddings(
         ValueError: the source's token grid is not square and not given.
     """
     state_dict, changes = dict(state_dict), []
-    temporal = state_dict.get("temp_embed")
-    if temporal is not None and temporal.shape[1] != num_frames:
+    temporal, spatial = state_dict.get("temp_embed"), state_dict.get("pos_embed")
+    old_frames = num_frames if temporal is None else temporal.shape[1]
+    if old_frames != num_frames:
         frames = temporal.float()[:, :, 0].transpose(1, 2)  # (1, D, T)
         frames = F.interpolate(frames, size=num_frames, mode="linear", align_corners=False)
         frames = frames.transpose(1, 2).unsqueeze(2).to(temporal.dtype)
         state_dict["temp_embed"] = frames.contiguous()  # safetensors refuses views
-        changes.append(f"temp_embed from {temporal.shape[1]} to {num_frames} frames (linear)")
-    spatial = state_dict.get("pos_embed")
-    if spatial is None:
-        return state_dict, changes
-    num_tokens = spatial.shape[1]
-    if old_grid is None or math.prod(old_grid) != num_tokens:
-        side = math.isqrt(num_tokens)
-        # An equal count without a grid of its own is taken as the same grid.
-        old_grid = tuple(grid) if math.prod(grid) == num_tokens else (side, side)
-        if math.prod(old_grid) != num_tokens:
-            raise ValueError(
-                f"Cannot tell the token grid of a pos_embed of {num_tokens} tokens, needed {grid}: "
-                "load it with the img_size it was trained with, then call set_input_size."
+        changes.append(f"temp_embed from {old_frames} to {num_frames} frames (linear)")
+    if spatial is not None:
+        old_grid = _grid_of(spatial.shape[1], grid, old_grid)
+        if old_grid != tuple(grid):
+            state_dict["pos_embed"] = resample_abs_pos_embed(
+                spatial, new_size=list(grid), old_size=list(old_grid), num_prefix_tokens=0
             )
-    if tuple(old_grid) != tuple(grid):
-        state_dict["pos_embed"] = resample_abs_pos_embed(
-            spatial, new_size=list(grid), old_size=list(old_grid), num_prefix_tokens=0
-        )
-        changes.append(f"pos_embed from {old_grid} to {grid} tokens (bicubic)")
+            changes.append(f"pos_embed from {old_grid} to {grid} tokens (bicubic)")
+    for name, table in state_dict.items():
+        if name.endswith(_TABLES):
+            dim = 1 if table.dim() == 3 else 0
+            length = table.shape[dim]
+            if ".temporal_attn." in name:
+                old, new = (length, 1, 1), (num_frames, 1, 1)
+            else:
+                frames, new_frames = (old_frames, num_frames) if joint else (1, 1)
+                places = _grid_of(length // frames, grid, old_grid)
+                old, new = (frames, *places), (new_frames, *grid)
+            if old != new:
+                state_dict[name] = _resample_table(table, dim, old, new)
+                if ".proj_" in name:  # sums over tokens, not a value for each
+                    state_dict[name] *= length / math.prod(new)
+                changes.append(f"{name} from {old} to {new} tokens (bicubic, linear in time)")
     return state_dict, changes
+
+
+def refit_embeddings(
+    model: nn.Module, num_frames: int, grid: tuple[int, int], old_grid: tuple[int, int]
+) -> list[str]:
+    """`resample_embeddings` on a model's own parameters; a line for each that changed."""
+    state = model.state_dict()
+    resampled, changes = resample_embeddings(state, num_frames, grid, old_grid, model.joint)
+    for name, parameter in list(model.named_parameters()):
+        if resampled[name] is not state[name]:
+            place, _, leaf = name.rpartition(".")
+            new = nn.Parameter(resampled[name], requires_grad=parameter.requires_grad)
+            model.get_submodule(place).register_parameter(leaf, new)
+    return changes
+
+
+# Parameters with one row for every token of a sequence, (L, C) or (1, L, C).
+_TABLES = (".kernel.proj_k", ".kernel.proj_v", ".kernel.positional_encoding")
+
+
+def _grid_of(
+    num_tokens: int, grid: tuple[int, int], old_grid: tuple[int, int] | None
+) -> tuple[int, int]:
+    """The token grid of a source, given or guessed."""
+    if old_grid is not None and math.prod(old_grid) == num_tokens:
+        return tuple(old_grid)
+    side = math.isqrt(num_tokens)
+    # An equal count without a grid of its own is taken as the same grid.
+    found = tuple(grid) if math.prod(grid) == num_tokens else (side, side)
+    if math.prod(found) != num_tokens:
+        raise ValueError(
+            f"Cannot tell the token grid of weights for {num_tokens} tokens, needed {grid}: load "
+            "it with the img_size it was trained with, then call set_input_size."
+        )
+    return found
+
+
+def _resample_table(
+    table: Tensor, dim: int, old: tuple[int, int, int], new: tuple[int, int, int]
+) -> Tensor:
+    """Bicubic in space and linear in time, from (T, h, w) tokens along `dim` to others."""
+    rows = table.detach().float().movedim(dim, -1)  # (..., L)
+    leading = rows.shape[:-1]
+    rows = rows.reshape(-1, *old)
+    if old[1:] != new[1:]:
+        rows = F.interpolate(rows, size=new[1:], mode="bicubic", antialias=True)
+    rows = rows.flatten(2).transpose(1, 2)  # (C, h · w, T)
+    if old[0] != new[0]:
+        rows = F.interpolate(rows, size=new[0], mode="linear")
+    rows = rows.transpose(1, 2).reshape(*leading, -1).movedim(-1, dim)
+    return rows.to(table.dtype).contiguous()

@@ -1,47 +1,78 @@
 """Feature fixation: a learned ratio per feature re-weights queries and keys.
 
-Source: arXiv 2210.08164, Eq. 4-6; per head, one weight for all heads, as in the authors' code.
+Source: arXiv 2210.08164, Eq. 4-6 and Table 4; per head, one weight for all heads, as in the
+authors' code.
 """
 
+from collections.abc import Callable
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["FIXATIONS", "FeatureFixation", "NoFixation"]
+from lvt_ff.ops import full_precision, single_or_double
+
+__all__ = [
+    "FIXATIONS",
+    "FIXATION_AGGREGATES",
+    "FIXATION_ORDERS",
+    "FeatureFixation",
+    "NoFixation",
+    "build_fixation",
+]
+
+# How features (S, A, L, F) and values (S, A, L, E) become a gate's input.
+FIXATION_AGGREGATES: dict[str, Callable[[list[Tensor]], Tensor]] = {
+    "concat": lambda parts: torch.cat(parts, dim=-1),
+    "add": lambda parts: torch.stack(parts).sum(0),
+    "mul": lambda parts: torch.stack(parts).prod(0),
+}
+FIXATION_ORDERS = ("after", "before")
 
 
 class NoFixation(nn.Module):
-    """Queries and keys pass unchanged.
-
-    Args:
-        feature_dim, head_dim, shared: of no effect, so that every fixation is built alike.
-    """
-
-    def __init__(self, feature_dim: int, head_dim: int, shared: bool):
-        super().__init__()
+    """Queries and keys pass unchanged."""
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         return q, k
 
 
 class FeatureFixation(nn.Module):
-    """γ = sigmoid(W [q, k, v] + b), evaluated once; q and k are multiplied by it.
+    """γ = sigmoid(W u + b) with u from queries, keys and values together; q and k times γ.
 
     Args:
+        input_dim: channels of u.
         feature_dim: channels of a query's or key's feature, F.
-        head_dim: channels of a value, E.
         shared: one ratio for q and k, or one for each (both from the same input).
+        with_values: values are part of u.
+        aggregate: name in `FIXATION_AGGREGATES`.
     """
 
-    def __init__(self, feature_dim: int, head_dim: int, shared: bool):
+    def __init__(
+        self, input_dim: int, feature_dim: int, shared: bool, with_values: bool, aggregate: str
+    ):
         super().__init__()
         self.num_ratios = 1 if shared else 2
-        self.gate = nn.Linear(2 * feature_dim + head_dim, self.num_ratios * feature_dim)
+        self.with_values = with_values
+        self.aggregate = FIXATION_AGGREGATES[aggregate]
+        self.in_float32 = aggregate != "concat"  # sums and products leave half precision's range
+        self.gate = nn.Linear(input_dim, self.num_ratios * feature_dim)
 
     def ratios(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """γ (S, A, L, F) of queries and of keys, the same where it is shared."""
-        ratios = self.gate(torch.cat([q, k, v], dim=-1)).sigmoid()
+        parts = [q, k, v] if self.with_values else [q, k]
+        if self.in_float32:
+            ratios = self._in_float32(parts).to(v.dtype)
+        else:  # features may be in float32 where weights are not
+            ratios = self.gate(self.aggregate([part.to(v.dtype) for part in parts])).sigmoid()
         ratios = ratios.chunk(self.num_ratios, dim=-1)
         return ratios[0], ratios[-1]
+
+    def _in_float32(self, parts: list[Tensor]) -> Tensor:
+        with full_precision(parts[0].device.type):
+            together = self.aggregate(single_or_double(*parts))
+            weight, bias = (x.to(together.dtype) for x in (self.gate.weight, self.gate.bias))
+            return F.linear(together, weight, bias).sigmoid()
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Features (S, A, L, F) and values (S, A, L, E) to fixed features (S, A, L, F)."""
@@ -49,4 +80,53 @@ class FeatureFixation(nn.Module):
         return q * q_ratios, k * k_ratios
 
 
-FIXATIONS: dict[str, type[nn.Module]] = {"none": NoFixation, "qkv": FeatureFixation}
+class OwnFixation(FeatureFixation):
+    """γ of queries from queries alone, of keys from keys alone (Eq. 4-5); shared is one W."""
+
+    def __init__(self, feature_dim: int, shared: bool):
+        super().__init__(feature_dim, feature_dim, shared, with_values=False, aggregate="concat")
+
+    def ratios(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        weights = self.gate.weight.chunk(self.num_ratios)
+        biases = self.gate.bias.chunk(self.num_ratios)
+        return (
+            F.linear(q.to(v.dtype), weights[0], biases[0]).sigmoid(),
+            F.linear(k.to(v.dtype), weights[-1], biases[-1]).sigmoid(),
+        )
+
+
+FIXATIONS = ("none", "own", "qk", "qkv")
+
+
+def build_fixation(
+    name: str, feature_dim: int, head_dim: int, shared: bool, aggregate: str
+) -> nn.Module:
+    """The fixation of an attention.
+
+    Args:
+        name: "none"; "own" (each from itself); "qk" or "qkv" (from both, or values too).
+        feature_dim: channels of a query's or key's feature, F.
+        head_dim: channels of a value, E.
+        shared: one ratio for q and k, or one for each; one weight for both if `name` is "own".
+        aggregate: how the parts become one input: "concat", "add" or "mul".
+
+    Raises:
+        ValueError: parts of different size cannot be added or multiplied, or there is one only.
+    """
+    if name == "none":
+        return NoFixation()
+    if name == "own":
+        if aggregate != "concat":
+            raise ValueError("fixation='own' has nothing to aggregate: leave fixation_aggregate.")
+        return OwnFixation(feature_dim, shared)
+    with_values = name == "qkv"
+    if aggregate == "concat":
+        input_dim = 2 * feature_dim + (head_dim if with_values else 0)
+    else:
+        input_dim = feature_dim
+        if with_values and feature_dim != head_dim:
+            raise ValueError(
+                f"fixation_aggregate={aggregate!r} needs features as many as a head's {head_dim} "
+                f"channels, got {feature_dim}: use 'concat'."
+            )
+    return FeatureFixation(input_dim, feature_dim, shared, with_values, aggregate)

@@ -2,6 +2,8 @@
 
 from torch import nn
 
+from lvt_ff.kernels import Kernel
+from lvt_ff.kernels.local import OwnInit
 from lvt_ff.layers.embeddings import init_embeddings
 from lvt_ff.layers.mlp import DepthwiseConv
 
@@ -15,7 +17,9 @@ def init_weights(module: nn.Module) -> None:
     random weights, matrices scaled by their inputs and embeddings that tell places and times apart
     from the first step on learn sooner and end higher (conversion/README.md).
     """
-    if isinstance(module, DepthwiseConv):
+    if isinstance(module, Kernel | OwnInit):
+        module.init_weights()
+    elif isinstance(module, DepthwiseConv):
         nn.init.dirac_(module.weight, groups=module.groups)
         nn.init.zeros_(module.bias)
     elif isinstance(module, nn.Linear | nn.Conv2d):
@@ -25,5 +29,10 @@ def init_weights(module: nn.Module) -> None:
     elif isinstance(module, nn.LayerNorm):
         nn.init.ones_(module.weight)
         nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.BatchNorm1d):
+        for tensor in (module.weight, module.running_var):
+            nn.init.ones_(tensor)
+        for tensor in (module.bias, module.running_mean, module.num_batches_tracked):
+            nn.init.zeros_(tensor)
     elif hasattr(module, "temp_embed"):  # the whole model's own parameters
         init_embeddings(module.temp_embed, module.pos_embed, module.grid)

@@ -6,15 +6,16 @@ __all__ = ["DepthwiseConv", "VideoMlp"]
 
 
 class DepthwiseConv(nn.Conv2d):
-    """3×3 depthwise convolution over the token grid of every frame.
+    """Depthwise convolution over the token grid of every frame.
 
     Args:
         dim: channels.
         grid: token grid (h, w).
+        kernel_size: tokens, odd.
     """
 
-    def __init__(self, dim: int, grid: tuple[int, int]):
-        super().__init__(dim, dim, kernel_size=3, padding=1, groups=dim)
+    def __init__(self, dim: int, grid: tuple[int, int], kernel_size: int = 3):
+        super().__init__(dim, dim, kernel_size, padding=kernel_size // 2, groups=dim)
         self.grid = grid
 
     def forward(self, x: Tensor) -> Tensor:

@@ -7,7 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["SPATIAL_OFFSETS", "SpatialShift", "TemporalShift", "shift_tokens"]
+from lvt_ff.checks import check_at_least
+
+__all__ = ["SHIFT_BORDERS", "SPATIAL_OFFSETS", "SpatialShift", "TemporalShift", "shift_tokens"]
 
 # Offsets (dy, dx) of the token that each channel group reads, by shift size.
 _SIZE_1 = ((1, 0), (-1, 0), (0, 1), (0, -1), (-1, -1), (1, 1), (-1, 1), (1, -1))
@@ -17,6 +19,7 @@ SPATIAL_OFFSETS: dict[int, tuple[tuple[int, int], ...]] = {
     1: _SIZE_1,
     2: tuple((2 * dy, 2 * dx) for dy, dx in _SIZE_1) + _KNIGHTS + _SIZE_1,
 }
+SHIFT_BORDERS = ("authors", "zero")
 # The authors' assignment order leaves zeros at the border in the first four groups, own values in
 # the rest.
 _ZERO_BORDER_GROUPS = 4
@@ -52,14 +55,17 @@ class SpatialShift(nn.Module):
         size: 1 for the 8 neighbours, 2 for the 24 of a 5×5 window.
         dim: channels.
         grid: token grid (h, w).
+        border: what comes from outside the frame: "authors" (zeros in the first four groups, own
+            values in the rest) or "zero".
 
     Raises:
         ValueError: fewer channels than the groups need.
     """
 
-    def __init__(self, size: int, dim: int, grid: tuple[int, int]):
+    def __init__(self, size: int, dim: int, grid: tuple[int, int], border: str = "authors"):
         super().__init__()
         self.offsets = SPATIAL_OFFSETS[size]
+        self.zero_groups = _ZERO_BORDER_GROUPS if border == "authors" else len(self.offsets)
         self.fold = dim // (2 * len(self.offsets))
         self.grid = grid
         if self.fold == 0:
@@ -77,7 +83,7 @@ class SpatialShift(nn.Module):
                 self.grid,
                 dy,
                 dx,
-                zero_border=group < _ZERO_BORDER_GROUPS,
+                zero_border=group < self.zero_groups,
             )
             for group, (dy, dx) in enumerate(self.offsets)
         ]
@@ -91,13 +97,17 @@ class TemporalShift(nn.Module):
     Args:
         div: divisor of the channels.
         dim: channels.
+        segment: frames that exchange, in parts of the clip one after the other; 0 is the whole
+            clip. The authors' Kinetics models have 8 of 16.
 
     Raises:
-        ValueError: the divisor leaves no channel, or more than all.
+        ValueError: the divisor leaves no channel, or more than all; a negative segment.
     """
 
-    def __init__(self, div: int, dim: int):
+    def __init__(self, div: int, dim: int, segment: int = 0):
         super().__init__()
+        check_at_least(0, temporal_shift_segment=segment)
+        self.segment = segment
         if not 2 <= div <= dim:
             raise ValueError(
                 f"temporal_shift_div must be 0 (off) or 2 to embed_dim ({dim}), got {div}."
@@ -106,6 +116,12 @@ class TemporalShift(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, N, D) to (B, T, N, D)."""
+        if not self.segment:
+            return self.shifted(x)
+        return torch.cat([self.shifted(part) for part in x.split(self.segment, dim=1)], dim=1)
+
+    def shifted(self, x: Tensor) -> Tensor:
+        """One segment (B, T, N, D) to the same."""
         fold = self.fold
         after = F.pad(x[:, 1:, :, :fold], (0, 0, 0, 0, 0, 1))
         before = F.pad(x[:, :-1, :, fold : 2 * fold], (0, 0, 0, 0, 1, 0))

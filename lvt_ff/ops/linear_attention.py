@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
-__all__ = ["full_precision", "linear_attention", "linear_weights", "single_or_double"]
+__all__ = ["full_precision", "linear_attention", "linear_weights", "product", "single_or_double"]
 
 _EPS = 1e-6
 
@@ -30,20 +30,29 @@ def _queries_first(seq_len: int, head_dim: int) -> bool:
     return seq_len < head_dim
 
 
+def _divisor(norm: Tensor, eps: float, clamp: bool) -> Tensor:
+    return norm.clamp(min=eps) if clamp else norm + eps
+
+
 @torch.fx.wrap
-def _normalised_products(q: Tensor, k: Tensor, v: Tensor, eps: float) -> Tensor:
+def _normalised_products(q: Tensor, k: Tensor, v: Tensor, eps: float, clamp: bool) -> Tensor:
     with full_precision(q.device.type):
         dtype = v.dtype
         q, k, v = single_or_double(q, k, v)
-        norm = q @ k.sum(-2).unsqueeze(-1) + eps  # (..., L, 1)
-        if _queries_first(k.shape[-2], v.shape[-1]):
-            out = (q @ k.transpose(-2, -1)) @ v  # (..., L, E)
-        else:
-            out = q @ (k.transpose(-2, -1) @ v)  # (..., L, E)
-        return (out / norm).to(dtype)
+        norm = q @ k.sum(-2).unsqueeze(-1)  # (..., L, 1)
+        return (product(q, k, v) / _divisor(norm, eps, clamp)).to(dtype)
 
 
-def linear_attention(q: Tensor, k: Tensor, v: Tensor, eps: float = _EPS) -> Tensor:
+def product(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """`q kᵀ v` of (..., L, F), (..., L, F), (..., L, E) in the cheaper order, (..., L, E)."""
+    if _queries_first(k.shape[-2], v.shape[-1]):
+        return (q @ k.transpose(-2, -1)) @ v
+    return q @ (k.transpose(-2, -1) @ v)
+
+
+def linear_attention(
+    q: Tensor, k: Tensor, v: Tensor, eps: float = _EPS, clamp: bool = False
+) -> Tensor:
     """Non-causal attention with weights `q_i · k_j / (Σ_j q_i · k_j + eps)`.
 
     Args:
@@ -51,16 +60,17 @@ def linear_attention(q: Tensor, k: Tensor, v: Tensor, eps: float = _EPS) -> Tens
         k: key features (..., L, F).
         v: values (..., L, E).
         eps: added to the denominator, which is a sum over the L tokens.
+        clamp: the denominator is at least `eps` instead.
 
     Returns:
         (..., L, E) in the dtype of `v`; computed in float32 (or float64), autocast off.
     """
-    return _normalised_products(q, k, v, eps)
+    return _normalised_products(q, k, v, eps, clamp)
 
 
-def linear_weights(q: Tensor, k: Tensor, eps: float = _EPS) -> Tensor:
+def linear_weights(q: Tensor, k: Tensor, eps: float = _EPS, clamp: bool = False) -> Tensor:
     """Weights of `linear_attention`: queries (..., R, F), keys (..., L, F) to (..., R, L)."""
     with full_precision(q.device.type):
         q, k = single_or_double(q, k)
-        norm = q @ k.sum(-2).unsqueeze(-1) + eps  # (..., R, 1)
-        return q @ k.transpose(-2, -1) / norm
+        norm = q @ k.sum(-2).unsqueeze(-1)  # (..., R, 1)
+        return q @ k.transpose(-2, -1) / _divisor(norm, eps, clamp)

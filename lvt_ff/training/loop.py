@@ -20,11 +20,12 @@ from tqdm import tqdm
 
 from lvt_ff.console import Failure, UsageError
 from lvt_ff.files import whole_folder
+from lvt_ff.kernels import Kernel
 from lvt_ff.training.batches import MicroBatches, seed_micro_batch
 from lvt_ff.training.checkpoint import load_checkpoint, read_state, save_checkpoint
 from lvt_ff.training.optim import learning_rate, set_learning_rate
 
-__all__ = ["History", "TrainingLoop"]
+__all__ = ["Diverged", "History", "TrainingLoop", "told_changes"]
 
 # Options that do not change what a run computes.
 # The data is compared by its fingerprint, so that its folder may be moved.
@@ -42,6 +43,16 @@ class History:
     epochs: list[dict] = field(default_factory=list)
     best: dict | None = None
     bad_files: dict[str, str] = field(default_factory=dict)
+
+
+class Diverged(Failure):
+    """A loss that is not a number."""
+
+
+def told_changes(before: dict, now: dict) -> str:
+    """The settings that another run had otherwise, in words; empty where it computes the same."""
+    changed = [key for key in now if key not in _FREE_SETTINGS and before.get(key) != now[key]]
+    return ", ".join(f"{key} was {before.get(key)!r}, is {now[key]!r}" for key in changed)
 
 
 class TrainingLoop:
@@ -81,9 +92,10 @@ class TrainingLoop:
         evaluate: Callable[[], dict] | None,
     ):
         self.network, self.optimizer = network, optimizer
+        self.kernels = [part for part in network.modules() if isinstance(part, Kernel)]
         self.accelerator, self.batches = accelerator, batches
         self.folder = folder
-        self.settings = dict(settings, global_batch=batches.global_batch)
+        self.settings = settings
         self.peak_lr, self.warmup_steps = peak_lr, warmup_steps
         self.criterion = nn.CrossEntropyLoss(label_smoothing=label_smoothing)
         self.clip_grad = clip_grad
@@ -96,10 +108,8 @@ class TrainingLoop:
     def resume(self, checkpoint: Path) -> None:
         """Take over weights, optimizer state and history; raises UsageError if settings differ."""
         state = read_state(checkpoint)
-        before, now = state["settings"], self.settings
-        changed = [k for k in now if k not in _FREE_SETTINGS and before.get(k) != now[k]]
-        if changed:
-            told = ", ".join(f"{key} was {before.get(key)!r}, is {now[key]!r}" for key in changed)
+        told = told_changes(state["settings"], self.settings)
+        if told:
             raise UsageError(f"Cannot resume {checkpoint}: {told}. Use the same settings.")
         load_checkpoint(checkpoint, self.network, self.optimizer)
         self.batches.first_step = state["step"]
@@ -135,6 +145,8 @@ class TrainingLoop:
         accelerator, batches = self.accelerator, self.batches
         lr = learning_rate(step, batches.num_steps, self.peak_lr, self.warmup_steps)
         set_learning_rate(self.optimizer, lr)
+        for kernel in self.kernels:
+            kernel.start_step(step)
         start, waited, failures = time.perf_counter(), 0.0, []
         totals = torch.zeros(2, device=accelerator.device)
         for number in range(batches.accumulation):
@@ -157,7 +169,7 @@ class TrainingLoop:
         loss, hits, bad = (accelerator.reduce(totals, "sum") / batches.num_processes).tolist()
         loss, top1 = loss / batches.accumulation, hits / batches.accumulation
         if math.isnan(loss):
-            raise Failure(f"The loss is not a number at step {step + 1}: lower --lr or use bf16.")
+            raise Diverged(f"The loss is not a number at step {step + 1}: lower --lr or use bf16.")
         if bad:
             self.history.bad_files.update(gather_object(failures))
             self._check_bad_files()

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from torch import Tensor
 
-__all__ = ["check_choice", "check_clip", "check_positive", "suggest"]
+__all__ = ["check_choice", "check_clip", "check_at_least", "check_odd", "suggest"]
 
 
 def check_clip(x: Tensor, num_frames: int, in_chans: int, img_size: tuple[int, int]) -> Tensor:
@@ -51,11 +51,18 @@ def check_choice(name: str, value: object, choices: Iterable) -> None:
         raise ValueError(f"{name} must be one of {list(choices)}, got {value!r}.")
 
 
-def check_positive(**values: int) -> None:
-    """Raise ValueError for the first value below 1, with its name."""
+def check_at_least(least: int, **values: float) -> None:
+    """Raise ValueError for the first value below, with its name."""
     for name, value in values.items():
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}.")
+        if value < least:
+            raise ValueError(f"{name} must be at least {least}, got {value}.")
+
+
+def check_odd(**values: int) -> None:
+    """Raise ValueError for the first value that is even or below 1, with its name."""
+    for name, value in values.items():
+        if value < 1 or value % 2 == 0:
+            raise ValueError(f"{name} must be odd and at least 1, got {value}.")
 
 
 def suggest(name: str, known: Sequence[str]) -> str:

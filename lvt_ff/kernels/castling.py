@@ -1,0 +1,48 @@
+"""Castling-ViT: linear attention of angles between queries and keys.
+
+Source: You et al., arXiv 2211.10526, and its public code (the ½ multiplies a token's own value).
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from lvt_ff.checks import check_odd
+from lvt_ff.kernels.base import Kernel, KernelShape
+from lvt_ff.kernels.local import OwnConv2d
+from lvt_ff.ops import full_precision, product, single_or_double
+
+__all__ = ["CastlingKernel"]
+
+
+class CastlingKernel(Kernel):
+    """`x/‖x‖` with `x_i = v_i/2 + q̂_i Σ_j k̂_jᵀ v_j / π`, plus a filter of v along the tokens.
+
+    Args:
+        shape: what it is built for.
+        filter_size: tokens of the filter, odd.
+    """
+
+    def __init__(self, shape: KernelShape, *, filter_size: int = 9):
+        super().__init__(shape)
+        check_odd(filter_size=filter_size)
+        heads = shape.num_heads
+        self.dconv = OwnConv2d(
+            heads, heads, (filter_size, 1), padding=(filter_size // 2, 0), bias=False, groups=heads
+        )
+
+    def aggregate(self, q: Tensor, k: Tensor, v: Tensor, x: Tensor | None = None) -> Tensor:
+        return self._angular(q, k, v) + self.dconv(v)
+
+    def _angular(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        with full_precision(v.device.type):
+            dtype = v.dtype
+            q, k, v = single_or_double(q, k, v)
+            out = v / 2 + product(_unit(q) / math.pi, _unit(k), v)
+            return _unit(out).to(dtype)
+
+
+def _unit(x: Tensor) -> Tensor:
+    # The source divides by zero for zero vectors.
+    return x / torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp(min=1e-6)

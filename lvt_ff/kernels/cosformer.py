@@ -1,0 +1,42 @@
+"""cosFormer: linear attention with weights that fall off along the sequence.
+
+Source: Qin et al., arXiv 2202.08791, and its public code.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from lvt_ff.kernels.base import KernelShape, LinearKernel
+from lvt_ff.ops import full_precision, single_or_double
+
+__all__ = ["CosformerKernel"]
+
+
+class CosformerKernel(LinearKernel):
+    """`ReLU(q_i) · ReLU(k_j) · cos(π/2 · (i - j) / L)`, along the tokens row by row.
+
+    Args:
+        shape: what it is built for.
+        offset: added to the features.
+        eps, clamp: see `LinearKernel`.
+    """
+
+    def __init__(
+        self, shape: KernelShape, *, offset: float = 0.0, eps: float = 1e-6, clamp: bool = True
+    ):
+        super().__init__(shape, eps=eps, clamp=clamp)
+        self.offset = offset
+
+    def feature_map(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        return q.relu() + self.offset, k.relu() + self.offset
+
+    def placed(self, x: Tensor) -> Tensor:
+        """(..., L, F) to (..., L, 2F): times sine and cosine of its place."""
+        with full_precision(x.device.type):
+            (x,) = single_or_double(x)
+            length = x.shape[-2]
+            place = torch.arange(1, length + 1, device=x.device, dtype=x.dtype)[:, None]
+            angle = math.pi / 2 / length * place
+            return torch.cat([x * angle.sin(), x * angle.cos()], dim=-1)

@@ -1,0 +1,50 @@
+"""Linformer: softmax over keys and values projected to a fixed number.
+
+Source: Wang et al., arXiv 2006.04768; lucidrains/linformer.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from lvt_ff.checks import check_at_least
+from lvt_ff.kernels.base import Kernel, KernelShape
+from lvt_ff.ops import full_precision, single_or_double
+
+__all__ = ["LinformerKernel"]
+
+
+class LinformerKernel(Kernel):
+    """`softmax(q (Eᵀ k)ᵀ / sqrt(E)) Fᵀ v` with learned projections of the tokens.
+
+    Tied to the number of tokens: loading a model of another size resamples the projections.
+
+    Args:
+        shape: what it is built for.
+        rank: projected tokens; 256 is what the paper's cost and parameters tell, over time too.
+    """
+
+    def __init__(self, shape: KernelShape, *, rank: int = 256):
+        super().__init__(shape)
+        check_at_least(1, rank=rank)
+        self.rank = rank
+        self.proj_k = nn.Parameter(torch.empty(shape.length, rank))
+        self.proj_v = nn.Parameter(torch.empty(shape.length, rank))
+
+    def init_weights(self) -> None:
+        for parameter in (self.proj_k, self.proj_v):
+            nn.init.uniform_(parameter, -(self.rank**-0.5), self.rank**-0.5)
+
+    def aggregate(self, q: Tensor, k: Tensor, v: Tensor, x: Tensor | None = None) -> Tensor:
+        with full_precision(v.device.type):
+            dtype = v.dtype
+            q, k, v, projection = single_or_double(q, k, v, self.proj_v)
+            return (self._chosen(q, k) @ (projection.to(v.dtype).T @ v)).to(dtype)
+
+    def weights(self, q: Tensor, k: Tensor, rows: Tensor) -> Tensor:
+        with full_precision(q.device.type):
+            q, k, projection = single_or_double(q[..., rows, :], k, self.proj_v)
+            return self._chosen(q, k) @ projection.to(k.dtype).T
+
+    def _chosen(self, q: Tensor, k: Tensor) -> Tensor:
+        projected = self.proj_k.to(k.dtype).T @ k  # (S, A, rank, E)
+        return (self.shape.head_dim**-0.5 * q @ projected.transpose(-2, -1)).softmax(-1)

@@ -1,0 +1,77 @@
+"""RALA: linear attention with weighted keys, rotated features and a gate, for a full rank.
+
+Source: Fan et al., arXiv 2411.07635, and its public code. (The paper's tables call LARA "RALA".)
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lvt_ff.kernels.base import Kernel, KernelShape
+from lvt_ff.kernels.local import SmallInit, depthwise
+from lvt_ff.ops import full_precision, product, single_or_double
+
+__all__ = ["RankAugmentedKernel"]
+
+
+class _Lepe(SmallInit, nn.Conv2d):
+    """The convolution of the values."""
+
+
+class RankAugmentedKernel(Kernel):
+    """ELU features, keys weighted by their likeness to the mean query, rotary positions in the
+    numerator, a 5×5 convolution of v, and the whole times a projection of the input.
+
+    Args:
+        shape: what it is built for; 4 must divide the channels of a head.
+    """
+
+    def __init__(self, shape: KernelShape):
+        super().__init__(shape)
+        if shape.head_dim % 4:
+            raise ValueError(
+                f"rank_augmented needs heads of a multiple of 4 channels, got {shape.head_dim}."
+            )
+        self.lepe = _Lepe(shape.dim, shape.dim, 5, padding=2, groups=shape.dim)
+        self.output_gate = nn.Linear(shape.dim, shape.dim)
+
+    def feature_map(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        q, k = single_or_double(q, k)
+        return F.elu(q) + 1, F.elu(k) + 1
+
+    def aggregate(self, q: Tensor, k: Tensor, v: Tensor, x: Tensor | None = None) -> Tensor:
+        gate = self.output_gate(x).unflatten(-1, (v.shape[1], -1)).transpose(1, 2)
+        return (self.attend(q, k, v) + depthwise(self.lepe, v, self.shape.grid)) * gate
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """The attention alone, (S, A, L, E)."""
+        with full_precision(v.device.type):
+            dtype = v.dtype
+            q, k, v = single_or_double(q, k, v)
+            k = self._weighted(q, k)
+            norm = q @ k.mean(-2).unsqueeze(-1) + 1e-6
+            out = product(self.rotated(q), self.rotated(k), v) / v.shape[-2]
+            return (out / norm).to(dtype)
+
+    def _weighted(self, q: Tensor, k: Tensor) -> Tensor:
+        likeness = self.shape.head_dim**-0.5 * (k @ q.mean(-2).unsqueeze(-1))  # (S, A, L, 1)
+        return k * k.shape[-2] * likeness.softmax(-2)
+
+    def rotated(self, x: Tensor) -> Tensor:
+        """Pairs of channels turned by angles of the row (first half) and the column."""
+        (h, w), dim = self.shape.grid, x.shape[-1]
+        number = torch.arange(h * w, device=x.device)
+        waves = 10000 ** -torch.linspace(0, 1, dim // 4, device=x.device, dtype=x.dtype)
+        angles = [place.to(x.dtype)[:, None] * waves for place in (number // w, number % w)]
+        angle = torch.cat(angles, dim=-1)  # (L, E/2)
+        even, odd = x[..., ::2], x[..., 1::2]
+        turned = (even * angle.cos() - odd * angle.sin(), odd * angle.cos() + even * angle.sin())
+        return torch.stack(turned, dim=-1).flatten(-2)
+
+    def weights(self, q: Tensor, k: Tensor, rows: Tensor) -> Tensor:
+        with full_precision(q.device.type):
+            q, k = single_or_double(q, k)
+            k = self._weighted(q, k)
+            norm = q @ k.mean(-2).unsqueeze(-1) + 1e-6
+            scores = self.rotated(q)[..., rows, :] @ self.rotated(k).transpose(-2, -1)
+            return scores / k.shape[-2] / norm[..., rows, :]

@@ -1,0 +1,17 @@
+"""The paper's Eq. 3 to the letter.
+
+Source: arXiv 2210.08164, Eq. 3; idiap/fast-transformers with a ReLU.
+"""
+
+from torch import Tensor
+
+from lvt_ff.kernels.base import LinearKernel
+
+__all__ = ["ReluPlainKernel"]
+
+
+class ReluPlainKernel(LinearKernel):
+    """`ReLU(x)` on queries and keys; a query or keys without positive parts give 0."""
+
+    def feature_map(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        return q.relu(), k.relu()

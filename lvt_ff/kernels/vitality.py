@@ -1,0 +1,30 @@
+"""ViTALiTy's low-rank part: the first-order Taylor expansion of softmax around centred keys.
+
+Source: Dass et al., arXiv 2211.05109, from its definition; its public code computes something else.
+"""
+
+from torch import Tensor
+
+from lvt_ff.kernels.base import Kernel
+from lvt_ff.ops import full_precision, product, single_or_double
+
+__all__ = ["VitalityKernel"]
+
+
+class VitalityKernel(Kernel):
+    """`v̄ + q/(L sqrt(E)) · Σ_j (k_j - k̄)ᵀ v_j`; rows of weights sum to 1, some may be negative."""
+
+    def aggregate(self, q: Tensor, k: Tensor, v: Tensor, x: Tensor | None = None) -> Tensor:
+        with full_precision(v.device.type):
+            dtype = v.dtype
+            q, k, v = single_or_double(q, k, v)
+            centred = k - k.mean(-2, keepdim=True)
+            scale = self.shape.head_dim**-0.5 / k.shape[-2]
+            return (v.mean(-2, keepdim=True) + product(scale * q, centred, v)).to(dtype)
+
+    def weights(self, q: Tensor, k: Tensor, rows: Tensor) -> Tensor:
+        with full_precision(q.device.type):
+            q, k = single_or_double(q[..., rows, :], k)
+            centred = k - k.mean(-2, keepdim=True)
+            scores = self.shape.head_dim**-0.5 * q @ centred.transpose(-2, -1)
+            return (1 + scores) / k.shape[-2]
