@@ -16,6 +16,10 @@ SMALL = {
     "02_finetune_your_videos": "NUM_TRAIN, NUM_TEST, EPOCHS = 64, 8, 1",
     "03_from_imagenet_to_video": "IMAGE_STEPS, VIDEO_STEPS, EVERY = 20, 20, 10",
     "04_compare_attention": f"{DEMO}\nLENGTHS, NUM_CLIPS = (64, 128), 4",
+    "attention_zoo": (
+        'RUNS, CLIP, NUM_TRAIN, EPOCHS = "runs/zoo", "clip.mp4", 16, 1\n'
+        'NAMES, LENGTHS = ("relu", "linformer", "vig"), (64, 128)'
+    ),
 }
 
 
