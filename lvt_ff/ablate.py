@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from accelerate import Accelerator
 
-from lvt_ff.ablation_report import write_report
+from lvt_ff.ablation_report import markdown, write_report
 from lvt_ff.ablation_tables import table_of
 from lvt_ff.cards import environment
 from lvt_ff.console import UsageError, check_options, check_ranges, run, usage
@@ -115,6 +115,7 @@ def ablate(
         chosen = {number: table_of(number) for number in _numbers(tables)}
         if scale == "auto":
             scale = "large" if torch.cuda.is_available() and not cpu else "small"
+        _check_recipe(recipe or {})
         full_recipe = _merged(SCALES[scale]["recipe"], recipe or {})
         if data is not None:
             parts = [_part(Path(data), name) for name in ("train", "test")]
@@ -168,11 +169,12 @@ def ablate(
                 accelerator,
             )
             results[name].append(found)
+            summary = _summary(chosen, results, settings, command)
             if accelerator.is_main_process:
-                write_report(output, _summary(chosen, results, settings, command))
-    accelerator.print((output / "tables.md").read_text(encoding="utf-8"))
+                write_report(output, summary)
+    accelerator.print(markdown(summary))
     accelerator.print(f"wrote results.json, tables.md and tables.png to {output}")
-    return _summary(chosen, results, settings, command)
+    return summary
 
 
 def run_name(options: dict[str, Any]) -> str:
@@ -194,13 +196,16 @@ def _numbers(tables: str) -> list[int]:
         ) from None
 
 
-def _merged(recipe: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+def _check_recipe(recipe: dict[str, Any]) -> None:
     known = [name for name in inspect.signature(finetune).parameters if name not in _OURS]
-    for name in changes:
+    for name in recipe:
         if name not in known:
             raise ValueError(f"--recipe has no option {name!r}: choose from {known}.")
-    both = dict(recipe, **changes, train_data="train", output_dir="runs")
-    check_options(finetune, both, "--recipe")
+    needed = dict(model="model", train_data="train", output_dir="runs")
+    check_options(finetune, {**needed, **recipe}, "--recipe")
+
+
+def _merged(recipe: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     args = {**recipe.get("model_args", {}), **(changes.get("model_args") or {})}
     return {**recipe, **changes, "model_args": args}
 

@@ -42,11 +42,9 @@ _BACK = (
     (r"^head\.fc\.", "consensus.mlp_head.4."),
     (r"^(?!consensus\.)", "base_model."),
 )
-# Data sets by number of classes, and the divisor of the authors' recipe for each: Something-
-# Something v2; Kinetics-400 and -600, Charades.
-_DIVISORS = {174: 4, 400: 8, 600: 8, 157: 8}
-# Their Kinetics and Charades recipes cut clips into parts that never exchange.
-_SEGMENT = {400: 8, 600: 8, 157: 8}
+# Data sets by number of classes, and of the authors' recipe for each the divisor and the segment
+# of the temporal shift: Something-Something v2; Kinetics-400 and -600, Charades.
+_RECIPES = {174: (4, 0), 400: (8, 8), 600: (8, 8), 157: (8, 8)}
 _PAPER_HEADS = {512: 8}
 # What their model computes, where ours has a choice.
 _THEIRS = dict(
@@ -73,7 +71,7 @@ def _unnamed(option: str, why: str) -> ValueError:
 
 def _segment(num_classes: int, num_frames: int, temporal_shift_div: int) -> int:
     """Frames that exchange in a model of the authors' recipe; 0 where those are all."""
-    segment = _SEGMENT.get(num_classes, 0) if temporal_shift_div else 0
+    _, segment = _RECIPES.get(num_classes, (0, 0)) if temporal_shift_div else (0, 0)
     return segment if segment < num_frames else 0
 
 
@@ -126,9 +124,9 @@ def authors_to_lvt_ff(
     num_classes = renamed["head.fc.weight"].shape[0]
     gate = renamed.get("blocks.0.attn.fixation.gate.weight")
     if temporal_shift_div is None:
-        temporal_shift_div = _DIVISORS.get(num_classes) if gate is not None else None
-        if temporal_shift_div is None:
+        if gate is None or num_classes not in _RECIPES:
             raise _unnamed("temporal_shift_div", "4 for SSv2, 8 for Kinetics, 0 without shifts")
+        temporal_shift_div, _ = _RECIPES[num_classes]
     if attn_kernel is None and gate is None:
         raise _unnamed("attn_kernel", "relu or softmax, without fixation")
     if gate is not None:

@@ -39,6 +39,7 @@ class Kernel(nn.Module):
     """Maps queries and keys to features, then aggregates values with them.
 
     `no_weight_decay` names its parameters that are no matrices, for optimizers.
+    `uses_input` says that `aggregate` looks at the attention's input, which is else left out.
     `fused` names what computes it without its intermediate results in memory, if anything does.
     Options of a kernel are further arguments of its constructor, by name and with defaults.
 
@@ -47,6 +48,7 @@ class Kernel(nn.Module):
     """
 
     fused: str | None = None
+    uses_input: bool = False
     no_weight_decay: tuple[str, ...] = ()
 
     def __init__(self, shape: KernelShape):
@@ -73,7 +75,7 @@ class Kernel(nn.Module):
         return q, k
 
     def aggregate(self, q: Tensor, k: Tensor, v: Tensor, x: Tensor | None = None) -> Tensor:
-        """Features (S, A, L, F), values (S, A, L, E), the input (S, L, D) to (S, A, L, E)."""
+        """Features (S, A, L, F), values (S, A, L, E), input (S, L, D) or None to (S, A, L, E)."""
         raise NotImplementedError
 
     def weights(self, q: Tensor, k: Tensor, rows: Tensor) -> Tensor:

@@ -26,6 +26,8 @@ class InlineKernel(Kernel):
         shape: what it is built for.
     """
 
+    uses_input = True
+
     def __init__(self, shape: KernelShape):
         super().__init__(shape)
         dim, heads = shape.dim, shape.num_heads

@@ -26,6 +26,8 @@ class RankAugmentedKernel(Kernel):
         shape: what it is built for; 4 must divide the channels of a head.
     """
 
+    uses_input = True
+
     def __init__(self, shape: KernelShape):
         super().__init__(shape)
         if shape.head_dim % 4:

@@ -27,6 +27,8 @@ class VigKernel(Kernel):
         shape: what it is built for.
     """
 
+    uses_input = True
+
     def __init__(self, shape: KernelShape):
         super().__init__(shape)
         self.dwconv = OwnConv2d(shape.dim, shape.dim, 3, padding=1, groups=shape.dim)

@@ -150,6 +150,6 @@ class Attention(nn.Module):
         q, k = self.fixation(q, k, v)
         if self.fix_first:
             k, v = (self.heads(self.shift(self.tokens(part, *size))) for part in (k, v))
-        inputs = self.sequences.fold(x)  # (S, L, D)
+        inputs = self.sequences.fold(x) if self.kernel.uses_input else None  # (S, L, D)
         out = self.kernel.aggregate(self.attn_drop(q), self.attn_drop(k), v, inputs)
         return self.proj(self.tokens(out, *size))
