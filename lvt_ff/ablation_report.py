@@ -33,7 +33,9 @@ def _shown(values: list[float | None]) -> str:
 
 def markdown(summary: dict) -> str:
     """The tables in Markdown, with what made them."""
-    lines = []
+    settings, lines = summary["settings"], []
+    kind = "made-up motion" if settings["scale"] else "given videos"
+    ours = f"ours on {kind} of {settings['num_classes']} classes, top-1 in %"
     for number, table in summary["tables"].items():
         counts = {len(row["top1"]) for row in table["rows"]}
         told = f"{min(counts)}" if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
@@ -42,19 +44,18 @@ def markdown(summary: dict) -> str:
             "",
             table["note"],
             "",
-            f"| model | ours, top-1 in % (mean ± deviation, seeds: {told}) | {_PAPER} |",
+            f"| model | {ours} (mean ± deviation, seeds: {told}) | {_PAPER} |",
             "|---|---|---|",
         ]
         for row in table["rows"]:
             paper = "–" if row["paper_top1"] is None else f"{row['paper_top1']}"
             lines.append(f"| {row['name']} | {_shown(row['top1'])} | {paper} |")
         lines.append("")
-    settings, made = summary["settings"], summary["environment"]
+    made = "; ".join(f"{m['device']}, torch {m['torch']}" for m in summary["environments"])
     lines += [
-        f"`{summary['command']}` on {made['device']}, torch {made['torch']}, "
-        f"{summary['train_s'] / 60:.0f} minutes of training in all. Training: "
-        f"{settings['train_videos']}; held out: {settings['test_videos']}; recipe "
-        f"`{json.dumps(settings['recipe'])}`.",
+        f"`{summary['command']}` on {made}, {summary['train_s'] / 60:.0f} minutes of training in "
+        f"all. Training: {settings['train_videos']}; held out: {settings['test_videos']}; chance: "
+        f"{100 / settings['num_classes']:.4g} %; recipe `{json.dumps(settings['recipe'])}`.",
         "",
     ]
     return "\n".join(lines)

@@ -49,17 +49,16 @@ model = timm.create_model("hf-hub:{CARD_REPOSITORY}", pretrained=True)
 ```"""
 
 
-def environment() -> dict[str, str]:
-    """Versions and machine behind a figure."""
+def environment(cpu: bool = False) -> dict[str, str]:
+    """Versions and machine behind a figure, made on the CPU even where there is a GPU if `cpu`."""
     found = dict(python=platform.python_version(), machine=platform.machine())
     for package in _PACKAGES:
         try:
             found[package] = version(package)
         except PackageNotFoundError:
             found[package] = "not installed"
-    found["device"] = (
-        torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores"
-    )
+    cuda = torch.cuda.is_available() and not cpu
+    found["device"] = torch.cuda.get_device_name() if cuda else f"{os.cpu_count()} CPU cores"
     return found
 
 

@@ -28,9 +28,39 @@ from lvt_ff.training.checkpoint import last_checkpoint
 from lvt_ff.training.loop import History, TrainingLoop
 from lvt_ff.training.optim import freeze_blocks, make_optimizer
 
-__all__ = ["finetune"]
+__all__ = ["check_values", "finetune"]
 
+# Least and most of options that are numbers.
+_RANGES = dict(
+    num_frames=(1, None),
+    img_size=(1, None),
+    sampling_stride=(1, None),
+    hflip=(0, 1),
+    epochs=(1, None),
+    batch_size=(1, None),
+    accumulation=(1, None),
+    lr=(0, None),
+    weight_decay=(0, None),
+    momentum=(0.01, 0.9999),
+    warmup_epochs=(0, None),
+    layer_decay=(0.01, 1),
+    label_smoothing=(0, 0.99),
+    clip_grad=(0, None),
+    seed=(0, 2**32 - 1),
+    num_workers=(0, None),
+    eval_epochs=(1, None),
+    save_steps=(1, None),
+    max_bad_fraction=(0, 1),
+)
 _SUPPORTED = (DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CPU)
+
+
+def check_values(options: dict[str, Any]) -> None:
+    """Raise ValueError for the first of some options of `finetune` that is out of its range."""
+    named = {name: limits for name, limits in _RANGES.items() if name in options}
+    check_ranges(**{name: (options[name], *limits) for name, limits in named.items()})
+    if "scale_jitter" in options:
+        check_ranges(scale_jitter=(min(options["scale_jitter"]), 1, None))
 
 
 def finetune(
@@ -121,28 +151,7 @@ def finetune(
     settings = json.loads(json.dumps(settings, default=str))
     checkpoints = Path(output_dir) / "checkpoints"
     with usage():
-        check_ranges(
-            num_frames=(num_frames, 1, None),
-            img_size=(img_size, 1, None),
-            sampling_stride=(sampling_stride, 1, None),
-            scale_jitter=(min(scale_jitter), 1, None),
-            hflip=(hflip, 0, 1),
-            epochs=(epochs, 1, None),
-            batch_size=(batch_size, 1, None),
-            accumulation=(accumulation, 1, None),
-            lr=(lr, 0, None),
-            weight_decay=(weight_decay, 0, None),
-            momentum=(momentum, 0.01, 0.9999),
-            warmup_epochs=(warmup_epochs, 0, None),
-            layer_decay=(layer_decay, 0.01, 1),
-            label_smoothing=(label_smoothing, 0, 0.99),
-            clip_grad=(clip_grad, 0, None),
-            seed=(seed, 0, 2**32 - 1),
-            num_workers=(num_workers, 0, None),
-            eval_epochs=(eval_epochs, 1, None),
-            save_steps=(save_steps, 1, None),
-            max_bad_fraction=(max_bad_fraction, 0, 1),
-        )
+        check_values(settings)
         if Path(output_dir).is_file():
             raise ValueError(f"{output_dir} is a file: give a folder with --output_dir.")
         videos = load_video_list(train_data)
@@ -245,7 +254,7 @@ def finetune(
         num_train=len(videos),
         num_eval=len(eval_videos) if eval_videos else 0,
         bad_files=len(history.bad_files),
-        environment=environment(),
+        environment=environment(cpu),
     )
     if accelerator.is_main_process:
         _write_output(Path(output_dir), loop.load_best(), processor, history, results)

@@ -143,6 +143,9 @@ class LinearVideoTransformer(nn.Module):
             self.blocks = nn.Sequential(*blocks)
             self.norm = nn.LayerNorm(embed_dim, eps=1e-6)
             self.head = VideoHead(embed_dim, head_hidden, num_classes, global_pool, drop_rate)
+        kernels = (part for part in self.modules() if isinstance(part, Kernel))
+        for number, kernel in enumerate(kernels):
+            kernel.number = number
         self.to(dtype=dtype)
         self.apply(init_weights)
 

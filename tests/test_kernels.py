@@ -340,6 +340,82 @@ def test_tables_of_any_pattern_change_size(size, pattern, pos_embed, tmp_path):
         assert model(torch.randn(1, 4, 3, 92, 64)).isfinite().all()
 
 
+@pytest.mark.parametrize("name", KERNELS)
+def test_keys_that_a_shift_has_made_0_and_gates_that_are_shut_give_finite_results(name):
+    options = dict(attn_kernel=name, fixation_order="before", temporal_shift_div=2, depth=1)
+    model = timm.create_model("test_lvt_ff", num_classes=2, **options)
+    clip = torch.randn(1, model.num_frames, 3, *model.img_size)
+    for bias in (0.0, -60.0):  # exp(-60)² is no float32
+        with torch.no_grad():
+            for block in model.blocks:
+                for gate in (block.attn.fixation.gate, block.temporal_attn.fixation.gate):
+                    gate.bias.fill_(bias)
+        out = model(clip)
+        gradients = torch.autograd.grad(out.sum(), [*model.parameters()])
+        assert out.isfinite().all() and all(grad.isfinite().all() for grad in gradients)
+
+
+def test_order_of_fixation_and_shift_is_nothing_without_fixation():
+    outputs = []
+    for order in ("before", "after"):
+        torch.manual_seed(0)
+        options = dict(fixation="none", fixation_order=order, depth=1)
+        model = timm.create_model("test_lvt_ff", num_classes=2, **options).eval()
+        outputs.append(model(torch.ones(1, model.num_frames, 3, *model.img_size)))
+    assert outputs[0].equal(outputs[1])
+
+
+def test_attentions_have_random_features_of_their_own():
+    for build in (
+        lambda: timm.create_model("test_lvt_ff", num_classes=2, attn_kernel="performer"),
+        lambda: lvt_ff.LVTFFForVideoClassification(
+            lvt_ff.LVTFFConfig.from_variant("test_lvt_ff", attn_kernel="performer")
+        ),
+    ):
+        kernels = [part for part in build().modules() if isinstance(part, Kernel)]
+        draws = [kernel.projection.clone() for kernel in kernels]
+        for kernel in kernels:
+            kernel.redraw(3)
+        draws += [kernel.projection for kernel in kernels]
+        assert len({draw.sum().item() for draw in draws}) == 2 * 2 * 3  # blocks of 2 attentions
+
+
+def test_fixation_of_a_performer_with_other_features_is_of_queries_and_keys():
+    options = dict(attn_kernel="performer", kernel_options=dict(num_features=44))
+    for more in (dict(fixation_aggregate="add"), dict(fixation_order="before"), {}):
+        model = timm.create_model("test_lvt_ff", num_classes=2, depth=1, **options, **more)
+        gate = model.blocks[0].attn.fixation.gate
+        assert gate.weight.shape == (16, 16 if "fixation_aggregate" in more else 48)
+        assert model(torch.ones(1, model.num_frames, 3, *model.img_size)).isfinite().all()
+
+
+def test_lara_takes_the_proposals_of_the_present_grid():
+    flat = made("lara", (1, 15))
+    assert flat.proposals == "adaptive-1d"
+    flat.set_grid((5, 3))
+    square = made("lara", (5, 3))
+    assert flat.proposals == square.proposals == "pool-mixed"
+    assert made("lara", (5, 3), proposals="pool").proposals == "pool"
+
+
+@pytest.mark.parametrize(
+    "kernel, parameter, mean, std",
+    [
+        ("l2vit", "temperature", 16**-0.5, 0.0),
+        ("linformer", "proj_k", 0.0, 256**-0.5 / 3**0.5),
+        ("linformer", "proj_v", 0.0, 256**-0.5 / 3**0.5),
+        ("focused", "scale", 0.0, 0.0),
+        ("focused", "positional_encoding", 0.0, 0.0),
+        ("rank_augmented", "lepe.weight", 0.0, 0.02),
+        ("rank_augmented", "lepe.bias", 0.0, 0.0),
+    ],
+)
+def test_first_values_are_the_sources(kernel, parameter, mean, std):
+    values = made(kernel, (20, 20)).get_parameter(parameter).detach()
+    torch.testing.assert_close(values.mean().item(), mean, rtol=1e-5, atol=std / 5)
+    torch.testing.assert_close(values.std().item(), std, rtol=0.1, atol=1e-8)
+
+
 def statistics_of(model):
     return {
         name: tensor.float().std(unbiased=False)

@@ -41,6 +41,7 @@ class Kernel(nn.Module):
     `no_weight_decay` names its parameters that are no matrices, for optimizers.
     `uses_input` says that `aggregate` looks at the attention's input, which is else left out.
     `fused` names what computes it without its intermediate results in memory, if anything does.
+    `number` counts a model's attentions from 0, for what is drawn for each of them.
     Options of a kernel are further arguments of its constructor, by name and with defaults.
 
     Args:
@@ -49,6 +50,7 @@ class Kernel(nn.Module):
 
     fused: str | None = None
     uses_input: bool = False
+    number: int = 0
     no_weight_decay: tuple[str, ...] = ()
 
     def __init__(self, shape: KernelShape):

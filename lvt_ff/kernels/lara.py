@@ -57,8 +57,15 @@ class LaraKernel(Kernel):
         check_choice("proposals", proposals, (None, *_PROPOSALS))
         check_at_least(1, num_landmarks=num_landmarks)
         self.num_landmarks, self.alpha = num_landmarks, alpha
-        self.proposals = proposals or ("adaptive-1d" if shape.grid[0] == 1 else "pool-mixed")
+        self.chosen_proposals = proposals
         self.q_bar, self.k_bar = _Proposals(shape.head_dim), _Proposals(shape.head_dim)
+
+    @property
+    def proposals(self) -> str:
+        """How proposals are made on the present grid."""
+        if self.chosen_proposals is not None:
+            return self.chosen_proposals
+        return "adaptive-1d" if self.shape.grid[0] == 1 else "pool-mixed"
 
     def aggregate(self, q: Tensor, k: Tensor, v: Tensor, x: Tensor | None = None) -> Tensor:
         with full_precision(v.device.type):

@@ -44,8 +44,11 @@ class PerformerKernel(LinearKernel):
         floor: added to the features; None takes 1e-4 for "exp" and 1e-3 for "relu".
         per_head: a projection for each head instead of one for all.
         redraw_interval: steps of fine-tuning after which new features are drawn; 0 never.
-        seed: of the features, which are the same in every attention of a model.
-        eps, clamp: see `LinearKernel`.
+        seed: of the features; each attention of a model has its own.
+        eps, clamp: see `LinearKernel`; the floor keeps the reference's denominators above these,
+            but for keys that a shift or a gate has made 0.
+
+    With as many features as channels, feature fixation acts on features, else on q and k.
     """
 
     def __init__(
@@ -59,8 +62,8 @@ class PerformerKernel(LinearKernel):
         per_head: bool = False,
         redraw_interval: int = 1000,
         seed: int = 0,
-        eps: float = 0.0,
-        clamp: bool = False,
+        eps: float = 1e-12,
+        clamp: bool = True,
     ):
         super().__init__(shape, eps=eps, clamp=clamp)
         check_choice("features", features, _FLOORS)
@@ -82,10 +85,6 @@ class PerformerKernel(LinearKernel):
         if not getattr(self.projection, "_is_hf_initialized", False):
             self.redraw(0)
 
-    @property
-    def feature_dim(self) -> int:
-        return self.num_features
-
     @torch.no_grad()
     def redraw(self, number: int) -> None:
         """Replace the features by the draw of this number, the same on every process."""
@@ -93,14 +92,28 @@ class PerformerKernel(LinearKernel):
             return
         size = (self.num_features, self.shape.head_dim)
         for head, projection in enumerate(self.projection.view(-1, *size)):
-            seed = self.seed + 1_000_003 * number + 10_007 * head
+            seed = self.seed + 1_000_003 * number + 10_007 * head + 100_000_007 * self.number
             projection.copy_(random_features(*size, seed))
 
     def start_step(self, step: int) -> None:
         if self.redraw_interval and step and step % self.redraw_interval == 0:
             self.redraw(step // self.redraw_interval)
 
+    @property
+    def maps_last(self) -> bool:
+        """Whether `aggregate` makes the features, as a gate's size is that of q and k."""
+        return self.num_features != self.shape.head_dim
+
     def feature_map(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        return (q, k) if self.maps_last else self._both(q, k)
+
+    def aggregate(self, q: Tensor, k: Tensor, v: Tensor, x: Tensor | None = None) -> Tensor:
+        return super().aggregate(*(self._both(q, k) if self.maps_last else (q, k)), v, x)
+
+    def weights(self, q: Tensor, k: Tensor, rows: Tensor) -> Tensor:
+        return super().weights(*(self._both(q, k) if self.maps_last else (q, k)), rows)
+
+    def _both(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         return self._features(q, dim=-1), self._features(k, dim=(-2, -1))
 
     def _features(self, x: Tensor, dim: int | tuple[int, int]) -> Tensor:

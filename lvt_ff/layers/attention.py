@@ -85,7 +85,7 @@ class Attention(nn.Module):
         kernel, kernel_options: name in `KERNELS`, and keywords of its constructor.
         fixation, fixation_shared, fixation_aggregate: see `build_fixation`.
         fixation_order: "after" the shift (the paper's), or "before" it: then shifted keys are
-            already fixed, and what comes from outside is 0.
+            already fixed, and what comes from outside is 0 (with "authors", where they have so).
         attn_drop_rate: dropout on the fixed queries and keys.
     """
 
@@ -118,7 +118,7 @@ class Attention(nn.Module):
         self.fixation = build_fixation(
             fixation, self.kernel.feature_dim, head_dim, fixation_shared, fixation_aggregate
         )
-        self.fix_first = fixation_order == "before"
+        self.fix_first = fixation_order == "before" and fixation != "none"
         if self.fix_first and self.kernel.feature_dim != head_dim:
             raise ValueError(
                 f"fixation_order='before' shifts features, which must be as many as a head's "

@@ -38,8 +38,9 @@ class _LocalConv(SmallInit, DepthwiseConv):
 class LocalConcentration(nn.Module):
     """Two 7×7 depthwise convolutions over the token grid of every frame, a batch norm between.
 
-    The norm's running statistics are each process's own, and gradient checkpointing counts every
-    batch twice in them. Source: L2ViT, Zheng et al., arXiv 2501.16182, and its public code.
+    With several processes the norm's running statistics are the first one's, and gradient
+    checkpointing counts every batch twice in them. Source: L2ViT, Zheng et al., arXiv 2501.16182,
+    and its public code.
 
     Args:
         dim: channels.
