@@ -32,7 +32,7 @@ _RECIPE = dict(
 # Videos made up where none are given, and the recipe on them; "small" is for CPU cores.
 SCALES: dict[str, dict[str, Any]] = {
     "small": dict(
-        train_videos=10000,
+        train_videos=8000,
         test_videos=1600,
         recipe=dict(
             _RECIPE,
@@ -40,8 +40,8 @@ SCALES: dict[str, dict[str, Any]] = {
             model_args=dict(
                 depth=1, num_frames=8, patch_size=8, patch_stride=8, patch_padding=0, drop_rate=0.0
             ),
-            epochs=2,
-            warmup_epochs=0.15,
+            epochs=4,
+            warmup_epochs=0.1,
             batch_size=4,
             lr=5e-4,
         ),

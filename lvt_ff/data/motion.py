@@ -55,31 +55,30 @@ def _motion(kind: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray
     disc, square = (np.tile(place, (_NUM_FRAMES, 1)) for place in _still(rng))
     if kind == 0:  # the gap closes
         square = rng.uniform(-3, 3, 2) + 0 * t
-        disc = square + towards * (rng.uniform(15, 18) * (1 - t) + rng.uniform(4, 7) * t)
+        disc = square + towards * (rng.uniform(8, 18) * (1 - t) + rng.uniform(4, 7) * t)
     elif kind == 1:
         square = rng.uniform(-3, 3, 2) + 0 * t
         disc = square + rng.uniform(8, 11) * _heading(angle + rng.uniform(3, 5) * _TIMES)
     elif kind == 2:
         square = rng.uniform(-3, 3, 2) + 0 * t
-        reach, beside = rng.uniform(10, 14), rng.choice([-1, 1]) * rng.uniform(4, 9)
+        reach, beside = rng.uniform(4, 14), rng.choice([-1, 1]) * rng.uniform(4, 9)
         disc = square + np.concatenate([(2 * t - 1) * reach, beside + 0 * t], axis=1)
     elif kind == 3:
         disc = rng.uniform(6, 9) * _heading(angle + rng.uniform(2, 4) * _TIMES)
         square = -disc
     elif kind == 4:  # both go the same way, the disc behind
-        middle = towards * (2 * t - 1) * rng.uniform(6, 9)
+        middle = towards * (2 * t - 1) * rng.uniform(2, 9)
         disc, square = middle - 6 * towards, middle + 6 * towards
     elif kind == 5:
-        for seen, start in zip(
-            visible, (rng.uniform(0.1, 0.3), rng.uniform(0.5, 0.7)), strict=True
-        ):
+        first = rng.uniform(0.05, 0.3)
+        for seen, start in zip(visible, (first, first + rng.uniform(0.15, 0.5)), strict=True):
             seen[abs(_TIMES - start - 0.1) <= 0.1] = 0
     elif kind == 6:
-        way = rng.uniform(8, 12) * _heading(rng.uniform(0, 2 * np.pi, 2))
+        way = rng.uniform(4, 12) * _heading(rng.uniform(0, 2 * np.pi, 2))
         disc = disc + way[0] * (np.clip(2 * t, 0, 1) - 0.5)
         square = square + way[1] * (np.clip(2 * t - 1, 0, 1) - 0.5)
     else:
-        ramp = 0.6 + 0.9 * _TIMES
+        ramp = 1 + rng.uniform(0.1, 0.9) * (_TIMES - 0.5)
         sizes = np.stack([ramp, ramp[::-1]])
     return np.stack([disc, square]), sizes, visible
 
@@ -119,7 +118,7 @@ def draw_motion(label: int, rng: np.random.Generator) -> np.ndarray:
     drift = drift + swing[:, None] * _heading(rng.uniform(0, 2 * np.pi))
     frames = _ground(rng, drift)
     centre = (MOTION_SIZE - 1) / 2 + rng.uniform(-3, 3, 2) + drift
-    for color in _DISTRACTORS:
+    for color in 2 * _DISTRACTORS:
         way = rng.uniform(-12, 12, 2) * (_TIMES[:, None] - 0.5)
         angles = rng.uniform(0, 2 * np.pi) + rng.uniform(-5, 5) * _TIMES
         turning = rng.uniform(0, 6) * _heading(angles)
@@ -135,5 +134,5 @@ def draw_motion(label: int, rng: np.random.Generator) -> np.ndarray:
     for number, color in enumerate((_DISC, _SQUARE)):
         size = rng.uniform(3.5, 5.4) * sizes[number]
         _paint(frames, centre + paths[number], size, color, visible[number], square=number == 1)
-    frames += 5 * rng.standard_normal(frames.shape)
+    frames += 10 * rng.standard_normal(frames.shape)
     return np.clip(frames, 0, 255).astype(np.uint8)
