@@ -106,23 +106,26 @@ def kernels(model: Literal[tuple(VARIANTS)] = "lvt_ff_default") -> None:
             print(f"  {row['name']:<16}{', '.join(row['options'])}")
 
 
-def peak_memory(kernel: str, length: int, head_dim: int = 64) -> int:
-    """Bytes that one attention call without gradients has in memory at most, beside its inputs.
+def peak_memory(kernel: str, length: int, head_dim: int = 64, training: bool = False) -> int:
+    """Bytes that one attention call has in memory at most, beside its inputs.
 
     Args:
         kernel: name in `KERNELS`.
         length: tokens of one sequence of one head, on a grid of 32 rows; a multiple of 32.
         head_dim: channels of the head.
+        training: forward and backward pass in training mode; else a forward pass without gradients.
 
     Returns:
         What torch's allocator counted on the CPU.
     """
     shape = KernelShape(1, head_dim, (32, length // 32))
-    module = build_kernel(kernel, shape, {}).apply(init_weights).eval()
-    q, k, v = torch.randn(3, 1, 1, length, head_dim).unbind()
+    module = build_kernel(kernel, shape, {}).apply(init_weights).train(training)
+    q, k, v = (torch.randn(1, 1, length, head_dim, requires_grad=training) for _ in "qkv")
     x = torch.randn(1, length, head_dim)
-    with torch.no_grad(), profile(profile_memory=True) as profiler:
-        module.aggregate(*module.feature_map(q, k), v, x)
+    with torch.set_grad_enabled(training), profile(profile_memory=True) as profiler:
+        out = module.aggregate(*module.feature_map(q, k), v, x)
+        if training:
+            out.sum().backward()
     with TemporaryDirectory() as folder:
         trace = Path(folder) / "trace.json"
         profiler.export_chrome_trace(str(trace))

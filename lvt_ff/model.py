@@ -49,6 +49,8 @@ class LinearVideoTransformer(nn.Module):
             feature fixation), "qk", "own" or "none"; one ratio for queries and keys, or one for
             each; "concat", "add" or "mul" of the parts.
         fixation_order: "after" or "before" the shifts.
+        fixation_bias: of the gates to begin with; 0 makes all ratios about one half, which softmax,
+            unlike the linear kernels, feels.
         spatial_shift: 0 (off), 1 (8 neighbours) or 2 (24 neighbours); not in "windowed".
         shift_border: what comes from outside a frame: "authors" (0 or own values) or "zero".
         temporal_shift_div: 1/div of the channels comes from each neighbouring frame; 0 is off.
@@ -90,6 +92,7 @@ class LinearVideoTransformer(nn.Module):
         fixation_shared: bool = True,
         fixation_aggregate: str = "concat",
         fixation_order: str = "after",
+        fixation_bias: float = 0.0,
         spatial_shift: int = 1,
         shift_border: str = "authors",
         temporal_shift_div: int = 4,

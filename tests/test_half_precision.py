@@ -40,6 +40,7 @@ def test_attention_layer_is_finite_and_close_under_autocast(kernel, dtype):
         fixation_shared=True,
         fixation_aggregate="concat",
         fixation_order="after",
+        fixation_bias=0.0,
         attn_drop_rate=0.0,
     )
     layer.apply(init_weights)

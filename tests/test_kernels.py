@@ -355,6 +355,31 @@ def test_keys_that_a_shift_has_made_0_and_gates_that_are_shut_give_finite_result
         assert out.isfinite().all() and all(grad.isfinite().all() for grad in gradients)
 
 
+@pytest.mark.parametrize("fixation", ["own", "qkv"])
+def test_gates_begin_with_their_bias_in_both_libraries_and_where_weights_are_missing(
+    fixation, tmp_path
+):
+    options = dict(depth=1, fixation=fixation)
+    plain = lvt_ff.LVTFFConfig.from_variant("test_lvt_ff", depth=1, fixation="none")
+    lvt_ff.LVTFFForVideoClassification(plain).save_pretrained(tmp_path / "plain")
+    config = lvt_ff.LVTFFConfig.from_variant("test_lvt_ff", **options, fixation_bias=3.0)
+    load = lvt_ff.LVTFFForVideoClassification.from_pretrained
+    found = lvt_ff.LVTFFForVideoClassification(config)
+    for model in (
+        timm.create_model("test_lvt_ff", **options, fixation_bias=3.0),
+        found,
+        load(tmp_path / "plain", fixation=fixation, fixation_bias=3.0),
+    ):
+        biases = [value for name, value in model.state_dict().items() if "gate.bias" in name]
+        assert len(biases) == 2 and all((bias == 3.0).all() for bias in biases)
+    with torch.no_grad():
+        found.model.blocks[0].attn.fixation.gate.bias.fill_(1.5)
+    found.save_pretrained(tmp_path / "trained")
+    again = load(tmp_path / "trained").model.blocks[0]
+    assert (again.attn.fixation.gate.bias == 1.5).all()
+    assert (again.temporal_attn.fixation.gate.bias == 3.0).all()
+
+
 def test_order_of_fixation_and_shift_is_nothing_without_fixation():
     outputs = []
     for order in ("before", "after"):
@@ -507,9 +532,10 @@ def test_options_of_a_kernel_are_checked():
     assert isinstance(made("performer", num_features=7), Kernel)
 
 
+@pytest.mark.parametrize("training", [False, True], ids=["inference", "training"])
 @pytest.mark.parametrize("name", [name for name in KERNELS if name != "softmax"])
-def test_memory_grows_with_the_tokens_and_not_with_their_square(name):
-    short, long = peak_memory(name, 1024), peak_memory(name, 8192)
+def test_memory_grows_with_the_tokens_and_not_with_their_square(name, training):
+    short, long = (peak_memory(name, length, training=training) for length in (1024, 8192))
     assert short > 0 and long / short < 1.1 * 8
 
 

@@ -278,6 +278,7 @@ def test_association_and_fixation_around_other_kernels(shared):
                 fixation_shared="separate" not in what,
                 fixation_aggregate="concat",
                 fixation_order="before" if what.startswith("ff_then_na") else "after",
+                fixation_bias=0.0,
                 attn_drop_rate=0.0,
             )
             if fixation == "qkv":

@@ -108,6 +108,7 @@ class LVTFFConfig(PreTrainedConfig):
     fixation_shared: bool = True
     fixation_aggregate: str = "concat"
     fixation_order: str = "after"
+    fixation_bias: float = 0.0
     spatial_shift: int = 1
     shift_border: str = "authors"
     temporal_shift_div: int = 4

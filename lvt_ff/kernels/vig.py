@@ -77,7 +77,8 @@ def _gated_scan(q: Tensor, k: Tensor, v: Tensor, decay: Tensor) -> Tensor:
     to_end = k * (total[..., -1:, :] - total).exp()
     added, kept = to_end.transpose(-2, -1) @ v, total[..., -1, :].exp().unsqueeze(-1)
     state, far = torch.zeros_like(added[..., 0, :, :]), []
-    for chunk in range(q.shape[-3]):
-        far.append(from_start[..., chunk, :, :] @ state)
-        state = kept[..., chunk, :, :] * state + added[..., chunk, :, :]
+    # Not by number: the gradient of every such slice is as large as the whole.
+    for queries, keep, add in zip(*(x.unbind(-3) for x in (from_start, kept, added)), strict=True):
+        far.append(queries @ state)
+        state = keep * state + add
     return (near + torch.stack(far, dim=-3)).flatten(-3, -2)[..., :length, :]

@@ -83,7 +83,7 @@ class Attention(nn.Module):
         sequences: `SpaceSequences`, `TimeSequences` or `JointSequences`.
         shift: module that moves keys and values between places, (B, T, N, D) to the same.
         kernel, kernel_options: name in `KERNELS`, and keywords of its constructor.
-        fixation, fixation_shared, fixation_aggregate: see `build_fixation`.
+        fixation, fixation_shared, fixation_aggregate, fixation_bias: see `build_fixation`.
         fixation_order: "after" the shift (the paper's), or "before" it: then shifted keys are
             already fixed, and what comes from outside is 0 (with "authors", where they have so).
         attn_drop_rate: dropout on the fixed queries and keys.
@@ -103,6 +103,7 @@ class Attention(nn.Module):
         fixation_shared: bool,
         fixation_aggregate: str,
         fixation_order: str,
+        fixation_bias: float,
         attn_drop_rate: float,
     ):
         super().__init__()
@@ -116,7 +117,12 @@ class Attention(nn.Module):
         shape = KernelShape(num_heads, head_dim, sequences.grid(*size))
         self.kernel = build_kernel(kernel, shape, kernel_options or {})
         self.fixation = build_fixation(
-            fixation, self.kernel.feature_dim, head_dim, fixation_shared, fixation_aggregate
+            fixation,
+            self.kernel.feature_dim,
+            head_dim,
+            shared=fixation_shared,
+            aggregate=fixation_aggregate,
+            first_bias=fixation_bias,
         )
         self.fix_first = fixation_order == "before" and fixation != "none"
         if self.fix_first and self.kernel.feature_dim != head_dim:

@@ -77,7 +77,7 @@ class VideoBlock(nn.Module):
         block_order: "time_first" or "space_first", of the two attentions of "factorized".
         local_concentration: a branch `x + LocalConcentration(x)` after attention.
         attn_kernel, kernel_options, fixation, fixation_shared, fixation_aggregate, fixation_order,
-            attn_drop_rate: see `Attention`.
+            fixation_bias, attn_drop_rate: see `Attention`.
     """
 
     def __init__(
@@ -102,6 +102,7 @@ class VideoBlock(nn.Module):
         fixation_shared: bool,
         fixation_aggregate: str,
         fixation_order: str,
+        fixation_bias: float,
         attn_drop_rate: float,
     ):
         super().__init__()
@@ -133,6 +134,7 @@ class VideoBlock(nn.Module):
                 fixation_shared=fixation_shared,
                 fixation_aggregate=fixation_aggregate,
                 fixation_order=fixation_order,
+                fixation_bias=fixation_bias,
                 attn_drop_rate=attn_drop_rate,
             )
 

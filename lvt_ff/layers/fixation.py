@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lvt_ff.kernels.local import OwnInit
 from lvt_ff.ops import full_precision, single_or_double
 
 __all__ = [
@@ -37,6 +38,18 @@ class NoFixation(nn.Module):
         return q, k
 
 
+class _Gate(OwnInit, nn.Linear):
+    """W and b; b begins with a value of its own."""
+
+    def __init__(self, input_dim: int, output_dim: int, first_bias: float):
+        super().__init__(input_dim, output_dim)
+        self.first_bias = first_bias
+
+    def init_weights(self) -> None:
+        nn.init.trunc_normal_(self.weight, std=self.in_features**-0.5)
+        nn.init.constant_(self.bias, self.first_bias)
+
+
 class FeatureFixation(nn.Module):
     """γ = sigmoid(W u + b) with u from queries, keys and values together; q and k times γ.
 
@@ -46,17 +59,24 @@ class FeatureFixation(nn.Module):
         shared: one ratio for q and k, or one for each (both from the same input).
         with_values: values are part of u.
         aggregate: name in `FIXATION_AGGREGATES`.
+        first_bias: b to begin with; 0 halves queries and keys.
     """
 
     def __init__(
-        self, input_dim: int, feature_dim: int, shared: bool, with_values: bool, aggregate: str
+        self,
+        input_dim: int,
+        feature_dim: int,
+        shared: bool,
+        with_values: bool,
+        aggregate: str,
+        first_bias: float,
     ):
         super().__init__()
         self.num_ratios = 1 if shared else 2
         self.with_values = with_values
         self.aggregate = FIXATION_AGGREGATES[aggregate]
         self.in_float32 = aggregate != "concat"  # sums and products leave half precision's range
-        self.gate = nn.Linear(input_dim, self.num_ratios * feature_dim)
+        self.gate = _Gate(input_dim, self.num_ratios * feature_dim, first_bias)
 
     def ratios(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """γ (S, A, L, F) of queries and of keys, the same where it is shared."""
@@ -83,8 +103,8 @@ class FeatureFixation(nn.Module):
 class OwnFixation(FeatureFixation):
     """γ of queries from queries alone, of keys from keys alone (Eq. 4-5); shared is one W."""
 
-    def __init__(self, feature_dim: int, shared: bool):
-        super().__init__(feature_dim, feature_dim, shared, with_values=False, aggregate="concat")
+    def __init__(self, feature_dim: int, shared: bool, first_bias: float):
+        super().__init__(feature_dim, feature_dim, shared, False, "concat", first_bias)
 
     def ratios(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         weights = self.gate.weight.chunk(self.num_ratios)
@@ -99,7 +119,12 @@ FIXATIONS = ("none", "own", "qk", "qkv")
 
 
 def build_fixation(
-    name: str, feature_dim: int, head_dim: int, shared: bool, aggregate: str
+    name: str,
+    feature_dim: int,
+    head_dim: int,
+    shared: bool,
+    aggregate: str,
+    first_bias: float = 0.0,
 ) -> nn.Module:
     """The fixation of an attention.
 
@@ -109,6 +134,7 @@ def build_fixation(
         head_dim: channels of a value, E.
         shared: one ratio for q and k, or one for each; one weight for both if `name` is "own".
         aggregate: how the parts become one input: "concat", "add" or "mul".
+        first_bias: of the gate, to begin with.
 
     Raises:
         ValueError: parts of different size cannot be added or multiplied, or there is one only.
@@ -118,7 +144,7 @@ def build_fixation(
     if name == "own":
         if aggregate != "concat":
             raise ValueError("fixation='own' has nothing to aggregate: leave fixation_aggregate.")
-        return OwnFixation(feature_dim, shared)
+        return OwnFixation(feature_dim, shared, first_bias)
     with_values = name == "qkv"
     if aggregate == "concat":
         input_dim = 2 * feature_dim + (head_dim if with_values else 0)
@@ -129,4 +155,4 @@ def build_fixation(
                 f"fixation_aggregate={aggregate!r} needs features as many as a head's {head_dim} "
                 f"channels, got {feature_dim}: use 'concat'."
             )
-    return FeatureFixation(input_dim, feature_dim, shared, with_values, aggregate)
+    return FeatureFixation(input_dim, feature_dim, shared, with_values, aggregate, first_bias)
