@@ -78,7 +78,7 @@ def _picture(file: Path, summary: dict) -> None:
         paper.barh(places, [row["paper_top1"] or 0 for row in rows], color="tab:gray", alpha=0.6)
         names = [row["name"] for row in rows]
         for axis, title, figures in (
-            (ours, f"Table {number}, ours (dots: seeds)", means),
+            (ours, f"Table {number}, ours (dots: seeds)", sum(found, [])),
             (paper, _PAPER, [row["paper_top1"] for row in rows]),
         ):
             known = [value for value in figures if value]

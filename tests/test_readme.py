@@ -5,6 +5,7 @@ import io
 import json
 import re
 import shlex
+import statistics
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from conftest import random_frames
 from hub_server import TOKEN
 
 import lvt_ff
+from lvt_ff.ablation_report import markdown
 from lvt_ff.benchmark import kernel_rows
 from lvt_ff.cli import main
 from lvt_ff.data.synthetic import write_video
@@ -88,6 +90,18 @@ def test_table_of_kernels_is_what_the_command_counts():
         size = f"{row['parameters'] / 1e6:.2f} M | {row['macs'] / 1e9:.2f}"
         line = f"| `{row['name']}` | {row['source']} | {size} | {row['fused'] or '–'} |"
         assert line in README.read_text().splitlines()
+
+
+def test_results_of_the_comparison_are_those_that_are_stored():
+    folder = README.parent / "notebooks/ablation"
+    stored = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    assert (folder / "tables.md").read_text(encoding="utf-8") == markdown(stored)
+    for row in stored["tables"]["3"]["rows"]:
+        found = row["top1"]
+        assert len(found) >= 3
+        ours = f"{statistics.mean(found):.1f} ± {statistics.stdev(found):.1f}"
+        line = f"| {row['name']} | {ours} | {row['paper_top1']} |"
+        assert line in README.read_text(encoding="utf-8").splitlines()
 
 
 def test_readme_is_short():
