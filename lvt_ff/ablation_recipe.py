@@ -9,8 +9,9 @@ import torch
 from lvt_ff.ablation_tables import TABLES, table_of
 from lvt_ff.console import check_options
 from lvt_ff.data.motion import MOTION_SIZE
-from lvt_ff.finetune import check_values, finetune
+from lvt_ff.finetune import finetune
 from lvt_ff.model import LinearVideoTransformer
+from lvt_ff.training.ranges import check_values
 from lvt_ff.variants import VARIANTS
 
 __all__ = [

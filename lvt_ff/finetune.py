@@ -16,7 +16,7 @@ from accelerate.utils import DistributedType
 from torch.utils.data import DataLoader
 
 from lvt_ff.cards import environment, model_card
-from lvt_ff.console import UsageError, check_ranges, run, usage
+from lvt_ff.console import UsageError, run, usage
 from lvt_ff.data import EvalDataset, TrainDataset, TrainTransform, collate, load_video_list
 from lvt_ff.evaluate import evaluate_videos, make_accelerator
 from lvt_ff.files import write_text
@@ -27,40 +27,11 @@ from lvt_ff.training.batches import MicroBatches
 from lvt_ff.training.checkpoint import last_checkpoint
 from lvt_ff.training.loop import History, TrainingLoop
 from lvt_ff.training.optim import freeze_blocks, make_optimizer
+from lvt_ff.training.ranges import check_values
 
-__all__ = ["check_values", "finetune"]
+__all__ = ["finetune"]
 
-# Least and most of options that are numbers.
-_RANGES = dict(
-    num_frames=(1, None),
-    img_size=(1, None),
-    sampling_stride=(1, None),
-    hflip=(0, 1),
-    epochs=(1, None),
-    batch_size=(1, None),
-    accumulation=(1, None),
-    lr=(0, None),
-    weight_decay=(0, None),
-    momentum=(0.01, 0.9999),
-    warmup_epochs=(0, None),
-    layer_decay=(0.01, 1),
-    label_smoothing=(0, 0.99),
-    clip_grad=(0, None),
-    seed=(0, 2**32 - 1),
-    num_workers=(0, None),
-    eval_epochs=(1, None),
-    save_steps=(1, None),
-    max_bad_fraction=(0, 1),
-)
 _SUPPORTED = (DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CPU)
-
-
-def check_values(options: dict[str, Any]) -> None:
-    """Raise ValueError for the first of some options of `finetune` that is out of its range."""
-    named = {name: limits for name, limits in _RANGES.items() if name in options}
-    check_ranges(**{name: (options[name], *limits) for name, limits in named.items()})
-    if "scale_jitter" in options:
-        check_ranges(scale_jitter=(min(options["scale_jitter"]), 1, None))
 
 
 def finetune(

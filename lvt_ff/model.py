@@ -49,8 +49,7 @@ class LinearVideoTransformer(nn.Module):
             feature fixation), "qk", "own" or "none"; one ratio for queries and keys, or one for
             each; "concat", "add" or "mul" of the parts.
         fixation_order: "after" or "before" the shifts.
-        fixation_bias: of the gates to begin with; 0 makes all ratios about one half, which softmax,
-            unlike the linear kernels, feels.
+        fixation_bias: of the gates to begin with; softmax, unlike the others, feels 0 as a half.
         spatial_shift: 0 (off), 1 (8 neighbours) or 2 (24 neighbours); not in "windowed".
         shift_border: what comes from outside a frame: "authors" (0 or own values) or "zero".
         temporal_shift_div: 1/div of the channels comes from each neighbouring frame; 0 is off.
@@ -146,8 +145,7 @@ class LinearVideoTransformer(nn.Module):
             self.blocks = nn.Sequential(*blocks)
             self.norm = nn.LayerNorm(embed_dim, eps=1e-6)
             self.head = VideoHead(embed_dim, head_hidden, num_classes, global_pool, drop_rate)
-        kernels = (part for part in self.modules() if isinstance(part, Kernel))
-        for number, kernel in enumerate(kernels):
+        for number, kernel in enumerate(m for m in self.modules() if isinstance(m, Kernel)):
             kernel.number = number
         self.to(dtype=dtype)
         self.apply(init_weights)

@@ -569,7 +569,8 @@ def test_a_kernel_of_a_few_lines_is_everywhere(monkeypatch, capsys, tmp_path, mo
     test_dead_features_are_finite_forth_and_back("squares", "queries")
     test_models_of_every_kernel_train_and_load_alike("squares", tmp_path, motion)
     test_models_of_every_kernel_change_size("squares")
-    test_memory_grows_with_the_tokens_and_not_with_their_square("squares")
+    for training in (False, True):
+        test_memory_grows_with_the_tokens_and_not_with_their_square("squares", training)
     # The lists and choices of the command line.
     assert main(["kernels", "--model", "lvt_ff_tiny"]) == 0
     assert "\nsquares " in capsys.readouterr().out

@@ -22,6 +22,7 @@ LEVELS = [
     {"training", "folders"},
     {"evaluate", "predict", "convert_checkpoint", "export"},
     {"explain", "finetune"},
+    {"ablation_recipe"},
     {"ablate", "answer", "demo", "space"},
     {"app"},
     {"cli"},
