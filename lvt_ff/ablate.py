@@ -14,7 +14,6 @@ import torch
 
 from lvt_ff.ablation_recipe import (
     FINETUNE_DEFAULTS,
-    OURS,
     SCALES,
     checked_recipe,
     merged,
@@ -101,7 +100,7 @@ def ablate(
         videos = _video_lists(parts)
     settings = dict(
         recipe=full_recipe,
-        defaults={k: v for k, v in FINETUNE_DEFAULTS.items() if k not in (*full_recipe, *OURS)},
+        defaults={k: v for k, v in FINETUNE_DEFAULTS.items() if k not in full_recipe},
         scale=scale if data is None else None,
         train_videos=videos[0].fingerprint(),
         test_videos=videos[1].fingerprint(),
@@ -126,18 +125,26 @@ def ablate(
             cpu=cpu,
         )
 
+    def report() -> dict:
+        summary = _summary(chosen, found, settings, command)
+        if accelerator.is_main_process:
+            write_report(output, summary)
+        return summary
+
     jobs = _jobs(output / "runs", runs, seeds)
     found = {}
     for name, seed in jobs:  # before hours of training
-        if (output / "runs" / name / f"seed_{seed}" / "results.json").exists():
-            folder = output / "runs" / name / f"seed_{seed}"
+        folder = _folder(output / "runs", name, seed)
+        if (folder / "results.json").exists():
             found[name, seed] = _result(folder, options_of(name, seed), settings)
     accelerator.wait_for_everyone()
+    if found:
+        summary = report()
     for number, (name, seed) in enumerate(jobs, 1):
         if (name, seed) in found:
             continue
         accelerator.print(f"run {number}/{len(jobs)}: {name}, seed {seed}")
-        folder, options = output / "runs" / name / f"seed_{seed}", options_of(name, seed)
+        folder, options = _folder(output / "runs", name, seed), options_of(name, seed)
         try:
             finetune(output_dir=folder, resume=True, **options)
         except Diverged as error:
@@ -147,11 +154,7 @@ def ablate(
                 write_text(folder / "results.json", json.dumps(told) + "\n")
         accelerator.wait_for_everyone()
         found[name, seed] = _result(folder, options, settings)
-        if accelerator.is_main_process:
-            write_report(output, _summary(chosen, found, settings, command))
-    summary = _summary(chosen, found, settings, command)
-    if accelerator.is_main_process:
-        write_report(output, summary)
+        summary = report()
     accelerator.print(markdown(summary))
     accelerator.print(f"wrote results.json, tables.md and tables.png to {output}")
     return summary
@@ -199,11 +202,15 @@ def _write_videos(parts: list[Path], scale: str, num_workers: int) -> None:
             write_dataset(folder, count, seed, max(num_workers, 1), **options)
 
 
+def _folder(runs: Path, name: str, seed: int) -> Path:
+    return runs / name / f"seed_{seed}"
+
+
 def _jobs(folder: Path, runs: dict[str, dict], seeds: int) -> list[tuple[str, int]]:
     """Names and seeds, seed by seed: those asked for, and those that are trained already."""
     counts = dict.fromkeys(runs, seeds)
     for name in runs:
-        while (folder / name / f"seed_{counts[name]}" / "results.json").exists():
+        while (_folder(folder, name, counts[name]) / "results.json").exists():
             counts[name] += 1
     numbers = range(max(counts.values()))
     return [(name, seed) for seed in numbers for name in runs if seed < counts[name]]

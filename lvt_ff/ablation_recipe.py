@@ -16,7 +16,6 @@ from lvt_ff.variants import VARIANTS
 
 __all__ = [
     "FINETUNE_DEFAULTS",
-    "OURS",
     "SCALES",
     "checked_recipe",
     "merged",
@@ -67,12 +66,12 @@ SCALES: dict[str, dict[str, Any]] = {
 # What a scale says for its own small model and frames, and for no other model.
 _OF_THE_SCALE = ("model_args", "img_size", "pretrained", "scale_jitter")
 # Options of fine-tuning that the comparison sets itself.
-OURS = ("train_data", "eval_data", "output_dir", "seed", "resume", "eval_epochs", "save_steps")
-OURS += ("push_to_hub", "hub_private", "num_workers", "cpu")
+_OURS = ("train_data", "eval_data", "output_dir", "seed", "resume", "eval_epochs", "save_steps")
+_OURS += ("push_to_hub", "hub_private", "num_workers", "cpu")
 FINETUNE_DEFAULTS = {
     name: parameter.default
     for name, parameter in inspect.signature(finetune).parameters.items()
-    if name not in ("resume", "output_dir", "push_to_hub", "hub_private", "cpu")
+    if name not in _OURS
 }
 _MODEL_DEFAULTS = {
     name: parameter.default
@@ -94,7 +93,7 @@ def checked_recipe(
         ValueError: an option that is unknown, out of its range or the rows' own, or one with which
             a row's model cannot be built.
     """
-    known = [name for name in inspect.signature(finetune).parameters if name not in OURS]
+    known = [name for name in inspect.signature(finetune).parameters if name not in _OURS]
     for name in changes:
         if name not in known:
             raise ValueError(f"--recipe has no option {name!r}: choose from {known}.")

@@ -13,6 +13,7 @@ from huggingface_hub import ModelCard
 from image_models import timm_model
 
 import lvt_ff
+from lvt_ff.cards import environment
 from lvt_ff.cli import main
 from lvt_ff.data.synthetic import write_video
 from lvt_ff.timm_models import SOURCES
@@ -126,3 +127,10 @@ def test_snippet_of_a_pushed_card_runs(hub, fine_tuned, tmp_path, monkeypatch, c
     (code,) = snippets(text)
     exec(compile(code, "card", "exec"), {})
     assert "left" in capsys.readouterr().out
+
+
+def test_a_figure_made_on_the_cpu_of_a_machine_with_a_gpu_says_so(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
+    assert environment()["device"] == "a GPU"
+    assert environment(cpu=True)["device"].endswith("CPU cores")

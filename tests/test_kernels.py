@@ -539,6 +539,10 @@ def test_memory_grows_with_the_tokens_and_not_with_their_square(name, training):
     assert short > 0 and long / short < 1.1 * 8
 
 
+def test_memory_of_training_is_that_of_both_passes():
+    assert peak_memory("relu", 1024, training=True) > 1.5 * peak_memory("relu", 1024)
+
+
 def test_memory_of_a_square_matrix_is_counted(monkeypatch):
     class Square(Kernel):
         def aggregate(self, q, k, v, x=None):

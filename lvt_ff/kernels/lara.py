@@ -71,9 +71,8 @@ class LaraKernel(Kernel):
         with full_precision(v.device.type):
             dtype = v.dtype
             q, k, v = single_or_double(q, k, v)
-            noise = None
-            if self.training:
-                noise = torch.randn_like(self._pooled(q))
+            size = (*q.shape[:2], self._num_proposals(q.shape[2]), q.shape[3])
+            noise = torch.randn(size, dtype=q.dtype, device=q.device) if self.training else None
             of_proposals, of_tokens = self.factors(q, k, noise)
             return (of_proposals @ (of_tokens @ v)).to(dtype)
 
@@ -82,6 +81,11 @@ class LaraKernel(Kernel):
             q, k = single_or_double(q, k)
             of_proposals, of_tokens = self.factors(q, k)
             return of_proposals[..., rows, :] @ of_tokens
+
+    def _num_proposals(self, length: int) -> int:
+        if self.proposals == "adaptive-1d":
+            return min(length, self.num_landmarks)
+        return math.isqrt(self.num_landmarks) ** 2
 
     def _pooled(self, x: Tensor) -> Tensor:
         if self.proposals == "adaptive-1d":

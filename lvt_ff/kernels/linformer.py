@@ -37,13 +37,13 @@ class LinformerKernel(Kernel):
     def aggregate(self, q: Tensor, k: Tensor, v: Tensor, x: Tensor | None = None) -> Tensor:
         with full_precision(v.device.type):
             dtype = v.dtype
-            q, k, v, projection = single_or_double(q, k, v, self.proj_v)
-            return (self._chosen(q, k) @ (projection.to(v.dtype).T @ v)).to(dtype)
+            q, k, v = single_or_double(q, k, v)
+            return (self._chosen(q, k) @ (self.proj_v.to(v.dtype).T @ v)).to(dtype)
 
     def weights(self, q: Tensor, k: Tensor, rows: Tensor) -> Tensor:
         with full_precision(q.device.type):
-            q, k, projection = single_or_double(q[..., rows, :], k, self.proj_v)
-            return self._chosen(q, k) @ projection.to(k.dtype).T
+            q, k = single_or_double(q[..., rows, :], k)
+            return self._chosen(q, k) @ self.proj_v.to(k.dtype).T
 
     def _chosen(self, q: Tensor, k: Tensor) -> Tensor:
         projected = self.proj_k.to(k.dtype).T @ k  # (S, A, rank, E)

@@ -78,7 +78,6 @@ class PerformerKernel(LinearKernel):
         size = (self.num_features, shape.head_dim)
         size = (shape.num_heads, *size) if per_head else size
         self.register_buffer("projection", torch.empty(size))
-        self.init_weights()
 
     def init_weights(self) -> None:
         # transformers marks what it has loaded; its own initialisers respect that mark too.
@@ -108,10 +107,13 @@ class PerformerKernel(LinearKernel):
         return (q, k) if self.maps_last else self._both(q, k)
 
     def aggregate(self, q: Tensor, k: Tensor, v: Tensor, x: Tensor | None = None) -> Tensor:
-        return super().aggregate(*(self._both(q, k) if self.maps_last else (q, k)), v, x)
+        return super().aggregate(*self._mapped(q, k), v, x)
 
     def weights(self, q: Tensor, k: Tensor, rows: Tensor) -> Tensor:
-        return super().weights(*(self._both(q, k) if self.maps_last else (q, k)), rows)
+        return super().weights(*self._mapped(q, k), rows)
+
+    def _mapped(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        return self._both(q, k) if self.maps_last else (q, k)
 
     def _both(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         return self._features(q, dim=-1), self._features(k, dim=(-2, -1))

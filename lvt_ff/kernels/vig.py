@@ -40,10 +40,9 @@ class VigKernel(Kernel):
 
     def gates(self, x: Tensor) -> Tensor:
         """The input (S, L, D) to gates (2, S, A, L, E) before their logarithm of a sigmoid."""
-        heads = self.shape.num_heads
-        x = x.unflatten(-1, (heads, -1)).transpose(1, 2)
-        x = F.silu(depthwise(self.dwconv, x, self.shape.grid)).transpose(1, 2).flatten(2)
-        gates = self.gate_up(self.gate_down(x)).unflatten(-1, (2, heads, -1))  # (S, L, 2, A, E)
+        x = F.silu(depthwise(self.dwconv, x.unsqueeze(1), self.shape.grid)).squeeze(1)
+        gates = self.gate_up(self.gate_down(x))
+        gates = gates.unflatten(-1, (2, self.shape.num_heads, -1))  # (S, L, 2, A, E)
         return gates.permute(2, 0, 3, 1, 4)
 
     def scan(self, q: Tensor, k: Tensor, v: Tensor, gates: Tensor) -> Tensor:

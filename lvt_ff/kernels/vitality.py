@@ -15,6 +15,10 @@ class VitalityKernel(Kernel):
     """`v̄ + q/(L sqrt(E)) · Σ_j (k_j - k̄)ᵀ v_j`; rows of weights sum to 1, some may be negative."""
 
     def aggregate(self, q: Tensor, k: Tensor, v: Tensor, x: Tensor | None = None) -> Tensor:
+        return self.attend(q, k, v)
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """The attention alone, (S, A, L, E)."""
         with full_precision(v.device.type):
             dtype = v.dtype
             q, k, v = single_or_double(q, k, v)

@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lvt_ff.kernels.local import OwnInit
 from lvt_ff.ops import full_precision, single_or_double
 
 __all__ = [
@@ -36,18 +35,6 @@ class NoFixation(nn.Module):
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         return q, k
-
-
-class _Gate(OwnInit, nn.Linear):
-    """W and b; b begins with a value of its own."""
-
-    def __init__(self, input_dim: int, output_dim: int, first_bias: float):
-        super().__init__(input_dim, output_dim)
-        self.first_bias = first_bias
-
-    def init_weights(self) -> None:
-        nn.init.trunc_normal_(self.weight, std=self.in_features**-0.5)
-        nn.init.constant_(self.bias, self.first_bias)
 
 
 class FeatureFixation(nn.Module):
@@ -76,7 +63,8 @@ class FeatureFixation(nn.Module):
         self.with_values = with_values
         self.aggregate = FIXATION_AGGREGATES[aggregate]
         self.in_float32 = aggregate != "concat"  # sums and products leave half precision's range
-        self.gate = _Gate(input_dim, self.num_ratios * feature_dim, first_bias)
+        self.gate = nn.Linear(input_dim, self.num_ratios * feature_dim)
+        self.gate.first_bias = first_bias  # for init_weights
 
     def ratios(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """γ (S, A, L, F) of queries and of keys, the same where it is shared."""

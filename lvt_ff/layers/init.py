@@ -25,7 +25,7 @@ def init_weights(module: nn.Module) -> None:
     elif isinstance(module, nn.Linear | nn.Conv2d):
         nn.init.trunc_normal_(module.weight, std=module.weight[0].numel() ** -0.5)
         if module.bias is not None:
-            nn.init.zeros_(module.bias)
+            nn.init.constant_(module.bias, getattr(module, "first_bias", 0.0))
     elif isinstance(module, nn.LayerNorm):
         nn.init.ones_(module.weight)
         nn.init.zeros_(module.bias)
