@@ -14,6 +14,7 @@ from hub_server import TOKEN
 
 import lvt_ff
 from lvt_ff.ablation_report import markdown
+from lvt_ff.ablation_tables import TABLES
 from lvt_ff.benchmark import kernel_rows
 from lvt_ff.cli import main
 from lvt_ff.data.synthetic import write_video
@@ -96,6 +97,8 @@ def test_results_of_the_comparison_are_those_that_are_stored():
     folder = README.parent / "notebooks/ablation"
     stored = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     assert (folder / "tables.md").read_text(encoding="utf-8") == markdown(stored)
+    assert {int(number) for number in stored["tables"]} == set(TABLES)
+    assert all(row["top1"] for table in stored["tables"].values() for row in table["rows"])
     for row in stored["tables"]["3"]["rows"]:
         found = row["top1"]
         assert len(found) >= 3
