@@ -494,8 +494,9 @@ def test_tensorboard_tracker_writes_events(videos, tmp_path):
 
 LAUNCH = """
 import json, sys
+from lvt_ff.console import execute  # which ends the group of processes; without, exits may abort
 from lvt_ff.finetune import finetune
-finetune(**json.loads(sys.argv[1]))
+raise SystemExit(execute(finetune, json.loads(sys.argv[1]), "finetune"))
 """
 
 
@@ -537,8 +538,9 @@ def test_two_processes_equal_one_that_accumulates(videos, tmp_path):
 
 EVALUATE = """
 import json, sys
+from lvt_ff.console import execute
 from lvt_ff.evaluate import evaluate
-evaluate(sys.argv[1], sys.argv[2], output_dir=sys.argv[3], num_workers=0, cpu=True)
+raise SystemExit(execute(evaluate, json.loads(sys.argv[1]), "evaluate"))
 """
 
 
@@ -555,7 +557,9 @@ def test_metrics_over_97_clips_are_equal_on_1_2_and_3_processes(plain_run, video
     results = []
     for world in (1, 2, 3):
         folder = tmp_path / str(world)
-        torchrun(world, str(tmp_path / "run.py"), str(plain_run), str(data), str(folder))
+        options = dict(model=str(plain_run), data=str(data), output_dir=str(folder))
+        options |= dict(num_workers=0, cpu=True)
+        torchrun(world, str(tmp_path / "run.py"), json.dumps(options))
         results.append(json.loads((folder / "evaluation.json").read_text()))
     for result in results:
         assert (result["num_listed"], result["num_evaluated"]) == (98, 97)
