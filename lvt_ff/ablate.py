@@ -72,14 +72,11 @@ def ablate(
     with usage():
         check_ranges(seeds=(seeds, 1, None), num_workers=(num_workers, 0, None))
         chosen = {number: table_of(number) for number in _numbers(tables)}
-        runs = {
-            run_name(row.options): told_options(row.options)
-            for table in chosen.values()
-            for row in table.rows
-        }
+        rows = [row.options for table in chosen.values() for row in table.rows]
+        runs = {run_name(row): told_options(row) for row in rows}
         if scale == "auto":
             scale = "large" if torch.cuda.is_available() and not cpu else "small"
-        full_recipe = checked_recipe(scale, recipe or {}, runs.values())
+        full_recipe = checked_recipe(scale, recipe or {}, rows)
         if data is not None:
             parts = [_part(Path(data), name) for name in ("train", "test")]
             videos = _video_lists(parts)

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 
-from lvt_ff.ablation_tables import TABLES, table_of
 from lvt_ff.console import check_options
 from lvt_ff.data.motion import MOTION_SIZE
 from lvt_ff.finetune import finetune
@@ -87,11 +86,11 @@ def checked_recipe(
     Args:
         scale: name in `SCALES`.
         changes: options that replace the scale's; a `model` leaves the scale's sizes behind.
-        rows: model options of every row.
+        rows: model options of every row of the chosen tables.
 
     Raises:
-        ValueError: an option that is unknown, out of its range or the rows' own, or one with which
-            a row's model cannot be built.
+        ValueError: an option that is unknown, out of its range or one that a row tells too, or one
+            with which a row's model cannot be built.
     """
     known = [name for name in inspect.signature(finetune).parameters if name not in _OURS]
     for name in changes:
@@ -120,7 +119,7 @@ def _check_models(recipe: dict, rows: list[dict], asked: dict) -> None:
         )
     if "img_size" in asked:
         raise ValueError("give img_size beside model_args, not in it.")
-    named = {key for number in TABLES for row in table_of(number).rows for key in row.options}
+    named = {key for row in rows for key in row}
     if named & asked.keys():
         raise ValueError(
             f"model_args may not have {sorted(named & asked.keys())}: rows differ in these."

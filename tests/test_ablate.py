@@ -170,6 +170,17 @@ def test_a_model_of_the_recipe_has_its_own_sizes():
     assert other["optimizer"] == small["optimizer"] and other["epochs"] == 4
 
 
+def test_a_recipe_may_change_what_no_row_of_the_tables_tells():
+    windowed = dict(model_args=dict(attn_pattern="windowed"))
+    recipe = checked_recipe("small", windowed, [row.options for row in table_of(3).rows])
+    assert recipe["model_args"] == {
+        **SCALES["small"]["recipe"]["model_args"],
+        **windowed["model_args"],
+    }
+    with pytest.raises(ValueError, match=r"may not have \['attn_pattern'\]: rows differ"):
+        checked_recipe("small", windowed, [row.options for row in table_of(6).rows])
+
+
 def test_videos_that_another_version_drew_are_not_used(tmp_path, capsys):
     (tmp_path / "data/small-0").mkdir(parents=True)
     assert main(["ablate", "--output", str(tmp_path), "--scale", "small"]) == 2
