@@ -107,5 +107,26 @@ def test_results_of_the_comparison_are_those_that_are_stored():
         assert line in README.read_text(encoding="utf-8").splitlines()
 
 
+def test_other_recipes_of_the_comparison_are_those_that_are_stored():
+    folder = README.parent / "notebooks/ablation"
+    text = (folder / "README.md").read_text(encoding="utf-8").splitlines()
+    others = sorted(path for path in folder.glob("*.json") if path.stem != "results")
+    assert len(others) >= 5
+    for path in others:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        recipe = shlex.split(stored["command"])[-1].removeprefix("--recipe=")
+        (line,) = [line for line in text if f"({path.name})" in line]
+        assert line.startswith(f"| [`{recipe}`]({path.name}) |")
+        found = [row["top1"] for row in stored["tables"]["3"]["rows"][:3]]
+        shown = [
+            "–"
+            if not runs
+            else f"{statistics.mean(runs):.1f}"
+            + (f" ± {statistics.stdev(runs):.1f}" if len(runs) > 1 else "")
+            for runs in found
+        ]
+        assert line.endswith(f" | {' | '.join(shown)} |")
+
+
 def test_readme_is_short():
     assert len(README.read_text().splitlines()) < 210
