@@ -16,9 +16,9 @@ from lvt_ff.ablation_recipe import (
     FINETUNE_DEFAULTS,
     SCALES,
     checked_recipe,
+    distinct_models,
     merged,
     run_name,
-    told_options,
 )
 from lvt_ff.ablation_report import markdown, write_report
 from lvt_ff.ablation_tables import table_of
@@ -73,7 +73,7 @@ def ablate(
         check_ranges(seeds=(seeds, 1, None), num_workers=(num_workers, 0, None))
         chosen = {number: table_of(number) for number in _numbers(tables)}
         rows = [row.options for table in chosen.values() for row in table.rows]
-        runs = {run_name(row): told_options(row) for row in rows}
+        runs = distinct_models(rows)
         if scale == "auto":
             scale = "large" if torch.cuda.is_available() and not cpu else "small"
         full_recipe = checked_recipe(scale, recipe or {}, rows)

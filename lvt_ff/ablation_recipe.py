@@ -1,7 +1,6 @@
 """How the models of a comparison are trained: two scales, and what a user may change of them."""
 
 import inspect
-from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -17,9 +16,9 @@ __all__ = [
     "FINETUNE_DEFAULTS",
     "SCALES",
     "checked_recipe",
+    "distinct_models",
     "merged",
     "run_name",
-    "told_options",
 ]
 
 _RECIPE = dict(
@@ -79,7 +78,7 @@ _MODEL_DEFAULTS = {
 
 
 def checked_recipe(
-    scale: str, changes: dict[str, Any], rows: Iterable[dict[str, Any]]
+    scale: str, changes: dict[str, Any], rows: list[dict[str, Any]]
 ) -> dict[str, Any]:
     """Options of `lvt_ff.finetune` of a comparison.
 
@@ -89,8 +88,8 @@ def checked_recipe(
         rows: model options of every row of the chosen tables.
 
     Raises:
-        ValueError: an option that is unknown, out of its range or one that a row tells too, or one
-            with which a row's model cannot be built.
+        ValueError: an option that is unknown, out of its range or told by a row, or one with which
+            a row's model cannot be built.
     """
     known = [name for name in inspect.signature(finetune).parameters if name not in _OURS]
     for name in changes:
@@ -104,7 +103,7 @@ def checked_recipe(
     recipe = merged(recipe, changes)
     try:
         check_values(recipe)
-        _check_models(recipe, list(rows), changes.get("model_args") or {})
+        _check_models(recipe, rows, changes.get("model_args") or {})
     except ValueError as error:
         raise ValueError(f"--recipe: {error}") from error
     return recipe
@@ -125,7 +124,7 @@ def _check_models(recipe: dict, rows: list[dict], asked: dict) -> None:
             f"model_args may not have {sorted(named & asked.keys())}: rows differ in these."
         )
     fields = {key: recipe[key] for key in ("img_size", "num_frames") if recipe.get(key)}
-    for row in rows:
+    for row in distinct_models(rows).values():
         options = {**VARIANTS[variant], **recipe["model_args"], **fields, **row}
         try:
             with torch.device("meta"):
@@ -140,12 +139,17 @@ def merged(recipe: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     return {**recipe, **changes, "model_args": args}
 
 
-def told_options(options: dict[str, Any]) -> dict[str, Any]:
+def distinct_models(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Model options by the names of their folders; rows of the same model are one."""
+    return {run_name(row): _told_options(row) for row in rows}
+
+
+def _told_options(options: dict[str, Any]) -> dict[str, Any]:
     """Model options that differ from the model's defaults."""
     return {key: value for key, value in options.items() if value != _MODEL_DEFAULTS[key]}
 
 
 def run_name(options: dict[str, Any]) -> str:
     """A folder's name for model options: those that differ from the model's defaults."""
-    told = told_options(options)
+    told = _told_options(options)
     return ",".join(f"{key}={told[key]}" for key in sorted(told)) or "default"

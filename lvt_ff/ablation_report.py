@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from lvt_ff.files import whole_file, write_text
 from lvt_ff.plots import PLAIN_TEXT, save_figure
 
-__all__ = ["markdown", "write_report"]
+__all__ = ["markdown", "shown_accuracies", "write_report"]
 
 _PAPER = "paper (SSv2, full size)"
 
@@ -23,7 +23,8 @@ def write_report(folder: Path, summary: dict) -> None:
         _picture(file, summary)
 
 
-def _shown(values: list[float | None]) -> str:
+def shown_accuracies(values: list[float | None]) -> str:
+    """Mean ± deviation of a row's runs in percent; None is a run that diverged."""
     found = [value for value in values if value is not None]
     text = f"{mean(found):.1f}" if found else "" if values else "not run"
     text += f" ± {stdev(found):.1f}" if len(found) > 1 else ""
@@ -49,7 +50,7 @@ def markdown(summary: dict) -> str:
         ]
         for row in table["rows"]:
             paper = "–" if row["paper_top1"] is None else f"{row['paper_top1']}"
-            lines.append(f"| {row['name']} | {_shown(row['top1'])} | {paper} |")
+            lines.append(f"| {row['name']} | {shown_accuracies(row['top1'])} | {paper} |")
         lines.append("")
     made = "; ".join(f"{m['device']}, torch {m['torch']}" for m in summary["environments"])
     lines += [

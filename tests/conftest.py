@@ -1,8 +1,12 @@
 """Fixtures shared by the tests: the folder of reference data, clips, small models."""
 
+import json
 import os
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -75,3 +79,24 @@ def random_frames(num_frames: int, height: int, width: int, seed: int = 0) -> np
     coarse = torch.from_numpy(rng.uniform(0, 255, (num_frames, 3, 6, 8)))
     frames = torch.nn.functional.interpolate(coarse, size=(height, width), mode="bilinear")
     return frames.permute(0, 2, 3, 1).to(torch.uint8).numpy()
+
+
+def torchrun(num_processes: int, *script: str) -> subprocess.CompletedProcess:
+    """Run a script, or a module after -m, with its arguments on several processes of the CPU."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node"]
+    command += [str(num_processes), "--master_port", str(29500 + os.getpid() % 1000), *script]
+    env = dict(os.environ, OMP_NUM_THREADS="1")
+    result = subprocess.run(command, capture_output=True, text=True, env=env)
+    assert result.returncode == 0, result.stderr[-3000:]
+    return result
+
+
+def launch(
+    num_processes: int, command: str, options: dict[str, Any]
+) -> subprocess.CompletedProcess:
+    """Run one of our commands on several processes, with its function's options as flags."""
+    flags = [
+        f"--{name}={value if isinstance(value, str) else json.dumps(value)}"
+        for name, value in options.items()
+    ]
+    return torchrun(num_processes, "-m", f"lvt_ff.{command}", *flags)

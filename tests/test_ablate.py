@@ -1,13 +1,11 @@
 """The paper's comparisons as a command: rows, made-up motion, resuming, figures told apart."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
+from conftest import launch
 
 from lvt_ff import LinearVideoTransformer, ablation_tables
 from lvt_ff.ablate import ablate
@@ -247,14 +245,9 @@ def test_rows_are_listed_without_training(scale, capsys, tmp_path):
 
 
 def test_two_processes_share_every_run(videos, tmp_path):
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
-    command += ["--master_port", str(29500 + os.getpid() % 1000), "-m", "lvt_ff.ablate"]
-    command += ["--tables", "6", "--seeds", "1", "--data", str(videos), "--num_workers", "0"]
-    command += ["--recipe", json.dumps(dict(TINY, batch_size=4)), "--cpu"]
-    env = dict(os.environ, OMP_NUM_THREADS="1")
     out = tmp_path / "out"
-    done = subprocess.run([*command, "--output", str(out)], capture_output=True, text=True, env=env)
-    assert done.returncode == 0, done.stderr[-3000:]
+    options = dict(tables="6", seeds=1, data=str(videos), recipe=dict(TINY, batch_size=4))
+    done = launch(2, "ablate", dict(options, output=str(out), num_workers=0, cpu=True))
     assert done.stdout.count("run 3/3") == 1  # one process speaks
     alone = ablate(
         tmp_path / "alone",

@@ -13,7 +13,7 @@ from conftest import random_frames
 from hub_server import TOKEN
 
 import lvt_ff
-from lvt_ff.ablation_report import markdown
+from lvt_ff.ablation_report import markdown, shown_accuracies
 from lvt_ff.ablation_tables import TABLES
 from lvt_ff.benchmark import kernel_rows
 from lvt_ff.cli import main
@@ -117,14 +117,7 @@ def test_other_recipes_of_the_comparison_are_those_that_are_stored():
         recipe = shlex.split(stored["command"])[-1].removeprefix("--recipe=")
         (line,) = [line for line in text if f"({path.name})" in line]
         assert line.startswith(f"| [`{recipe}`]({path.name}) |")
-        found = [row["top1"] for row in stored["tables"]["3"]["rows"][:3]]
-        shown = [
-            "–"
-            if not runs
-            else f"{statistics.mean(runs):.1f}"
-            + (f" ± {statistics.stdev(runs):.1f}" if len(runs) > 1 else "")
-            for runs in found
-        ]
+        shown = [shown_accuracies(row["top1"]) for row in stored["tables"]["3"]["rows"][:3]]
         assert line.endswith(f" | {' | '.join(shown)} |")
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
-from conftest import random_frames
+from conftest import launch, random_frames, torchrun
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 
@@ -492,56 +492,30 @@ def test_tensorboard_tracker_writes_events(videos, tmp_path):
 
 # Processes
 
-LAUNCH = """
-import json, sys
-from lvt_ff.console import execute  # which ends the group of processes; without, exits may abort
-from lvt_ff.finetune import finetune
-raise SystemExit(execute(finetune, json.loads(sys.argv[1]), "finetune"))
-"""
-
-
-def torchrun(num_processes, script, *args):
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node"]
-    command += [str(num_processes), "--master_port", str(29500 + os.getpid() % 1000), script, *args]
-    env = dict(os.environ, OMP_NUM_THREADS="1")
-    result = subprocess.run(command, capture_output=True, text=True, env=env)
-    assert result.returncode == 0, result.stderr[-3000:]
-    return result
-
 
 def test_two_processes_are_killed_and_resumed_to_the_same_weights(videos, tmp_path):
-    (tmp_path / "run.py").write_text(LAUNCH)
     (tmp_path / "killed.py").write_text(SCRIPT)
     options = dict(FAST, train_data=str(videos), eval_data=str(videos), save_steps=1)
     plain, broken = (dict(options, output_dir=str(tmp_path / name)) for name in ("a", "b"))
-    torchrun(2, str(tmp_path / "run.py"), json.dumps(plain))
+    launch(2, "finetune", plain)
     with pytest.raises(AssertionError, match="SIGKILL|exitcode"):
         torchrun(2, str(tmp_path / "killed.py"), json.dumps([broken, 5]))
-    torchrun(2, str(tmp_path / "run.py"), json.dumps(dict(broken, resume=True)))
+    launch(2, "finetune", dict(broken, resume=True))
     a, b = weights(tmp_path / "a"), weights(tmp_path / "b")
     assert all(torch.equal(a[name], b[name]) for name in a)
     assert rows(tmp_path / "a", "order", "lr") == rows(tmp_path / "b", "order", "lr")
 
 
 def test_two_processes_equal_one_that_accumulates(videos, tmp_path):
-    (tmp_path / "run.py").write_text(LAUNCH)
     options = dict(FAST, train_data=str(videos), eval_data=str(videos))
     one = dict(options, output_dir=str(tmp_path / "one"), accumulation=2)
     two = dict(options, output_dir=str(tmp_path / "two"), accumulation=1)
     finetune(**one)
-    torchrun(2, str(tmp_path / "run.py"), json.dumps(two))
+    launch(2, "finetune", two)
     ours, theirs = rows(tmp_path / "one", "loss", "lr"), rows(tmp_path / "two", "loss", "lr")
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
     assert rows(tmp_path / "one", "order") == rows(tmp_path / "two", "order")
     assert not math.isnan(ours[-1][0])
-
-
-EVALUATE = """
-import json, sys
-from lvt_ff.console import execute
-from lvt_ff.evaluate import evaluate
-raise SystemExit(execute(evaluate, json.loads(sys.argv[1]), "evaluate"))
-"""
 
 
 def test_metrics_over_97_clips_are_equal_on_1_2_and_3_processes(plain_run, videos, tmp_path):
@@ -553,13 +527,12 @@ def test_metrics_over_97_clips_are_equal_on_1_2_and_3_processes(plain_run, video
         label.mkdir(parents=True, exist_ok=True)
         (label / f"{number:03d}.mp4").symlink_to(source)
     (data / "class 0/999.mp4").write_bytes(b"cannot be read")  # the 98th: listed, counted as wrong
-    (tmp_path / "run.py").write_text(EVALUATE)
     results = []
     for world in (1, 2, 3):
         folder = tmp_path / str(world)
         options = dict(model=str(plain_run), data=str(data), output_dir=str(folder))
         options |= dict(num_workers=0, cpu=True)
-        torchrun(world, str(tmp_path / "run.py"), json.dumps(options))
+        launch(world, "evaluate", options)
         results.append(json.loads((folder / "evaluation.json").read_text()))
     for result in results:
         assert (result["num_listed"], result["num_evaluated"]) == (98, 97)
