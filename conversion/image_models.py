@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from lvt_ff.convert_checkpoint import convert
+from lvt_ff.convert.convert import convert
 from lvt_ff.timm_models import SOURCES
 
 

@@ -6,7 +6,7 @@ They keep softmax attention, which their weights were trained with; shifts and f
 import argparse
 from pathlib import Path
 
-from lvt_ff.convert_checkpoint import convert
+from lvt_ff.convert.convert import convert
 
 # Repository to (frames, pixels) of its own clips.
 SOURCES = {

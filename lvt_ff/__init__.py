@@ -1,20 +1,27 @@
 """Linear-time video transformers for timm and transformers.
 
-Importing this fills both registries: `timm.create_model("lvt_ff_s")`,
-    `AutoModel.from_pretrained(...)`.
+Importing this adds our models to both libraries: `timm.create_model("lvt_ff_s")`,
+`AutoModel.from_pretrained(...)`.
 """
 
-from lvt_ff import hf, timm_models
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from lvt_ff import _import_hooks
 from lvt_ff._version import __version__
-from lvt_ff.data import VideoReadError, read_clip
-from lvt_ff.hf import (
-    LVTFFConfig,
-    LVTFFForVideoClassification,
-    LVTFFModel,
-    LVTFFVideoProcessor,
-)
-from lvt_ff.model import LinearVideoTransformer
-from lvt_ff.variants import VARIANTS
+
+if TYPE_CHECKING:
+    from lvt_ff import hf, timm_models
+    from lvt_ff.data import read_clip
+    from lvt_ff.hf import (
+        LVTFFConfig,
+        LVTFFForVideoClassification,
+        LVTFFModel,
+        LVTFFVideoProcessor,
+    )
+    from lvt_ff.model import LinearVideoTransformer
+    from lvt_ff.utils.errors import VideoReadError
+    from lvt_ff.variants import VARIANTS
 
 __all__ = [
     "VARIANTS",
@@ -29,3 +36,30 @@ __all__ = [
     "read_clip",
     "timm_models",
 ]
+
+# Where the public names are; they are imported when they are first used.
+_PLACES = {
+    "VARIANTS": "variants",
+    "LVTFFConfig": "hf",
+    "LVTFFForVideoClassification": "hf",
+    "LVTFFModel": "hf",
+    "LVTFFVideoProcessor": "hf",
+    "LinearVideoTransformer": "model",
+    "VideoReadError": "utils.errors",
+    "read_clip": "data",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PLACES:
+        return getattr(importlib.import_module(f"lvt_ff.{_PLACES[name]}"), name)
+    if name in __all__:
+        return importlib.import_module(f"lvt_ff.{name}")
+    raise AttributeError(f"module 'lvt_ff' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+_import_hooks.install()

@@ -9,19 +9,20 @@ import timm
 import torch
 from transformers import AutoModelForVideoClassification, pipeline
 
-from lvt_ff.attribution import deletion_curve, relevance
-from lvt_ff.cards import environment
-from lvt_ff.console import Failure, UsageError, run
 from lvt_ff.data import EvalDataset, load_video_list, read_clip, sample_indices
-from lvt_ff.data.synthetic import TIME_CLASSES, write_dataset
-from lvt_ff.evaluate import evaluate
-from lvt_ff.explain import explain
-from lvt_ff.files import write_text
-from lvt_ff.finetune import finetune
-from lvt_ff.folders import load_folder
-from lvt_ff.metrics import topk_accuracy
-from lvt_ff.plots import prediction_picture
-from lvt_ff.predict import Classifier
+from lvt_ff.data.synthetic.demo import TIME_CLASSES
+from lvt_ff.data.synthetic.writer import write_dataset
+from lvt_ff.explain.explain import explain
+from lvt_ff.explain.relevance import deletion_curve, relevance
+from lvt_ff.hub.model_folder import load_folder
+from lvt_ff.inference.classifier import Classifier
+from lvt_ff.training.evaluate import evaluate
+from lvt_ff.training.finetune import finetune
+from lvt_ff.training.metrics import topk_accuracy
+from lvt_ff.utils.atomic_io import write_text
+from lvt_ff.utils.environment import environment
+from lvt_ff.utils.errors import Failure, UsageError
+from lvt_ff.utils.plots import prediction_picture
 
 __all__ = ["demo", "shuffled_top1"]
 
@@ -192,7 +193,3 @@ def _same_everywhere(folder: Path, paths: list[str]) -> list[list[dict]]:
         if (best - expected).abs().max() > 1e-4:
             raise Failure(f"{name} gives other scores than the pipeline for {folder}.")
     return predictions
-
-
-if __name__ == "__main__":
-    raise SystemExit(run(demo, "lvt_ff.demo"))

@@ -13,7 +13,6 @@ from timm.models import checkpoint
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
-from lvt_ff.checks import check_at_least, check_choice, check_clip
 from lvt_ff.kernels import Kernel
 from lvt_ff.layers import (
     CHOICES,
@@ -23,6 +22,7 @@ from lvt_ff.layers import (
     init_weights,
     refit_embeddings,
 )
+from lvt_ff.utils.validation import check_at_least, check_choice, check_clip
 
 __all__ = ["LinearVideoTransformer", "init_weights"]
 

@@ -20,10 +20,10 @@ from timm.models import (
 )
 from torch import Tensor
 
-from lvt_ff.convert import STEM, layout_of, log_report, read_pieces, unwrap, vit_to_video
 from lvt_ff.layers import FramePatchEmbed, resample_embeddings
 from lvt_ff.model import LinearVideoTransformer
 from lvt_ff.variants import VARIANTS
+from lvt_ff.weights import STEM, layout_of, log_report, read_pieces, unwrap, vit_to_video
 
 __all__ = ["SOURCES", "checkpoint_filter_fn", "image_datasets", "load_source", "with_tag"]
 

@@ -1,4 +1,4 @@
-"""Fixtures shared by the tests: the folder of reference data, clips, small models."""
+"""Fixtures that all tests may use: a local Hub, clips, small models, processes."""
 
 import json
 import os
@@ -33,11 +33,11 @@ torch.set_num_threads(2)
 
 
 @pytest.fixture(scope="session")
-def shared() -> Path:
-    """The folder with reference outputs and real clips, where this checkout has one."""
-    folder = Path(os.environ.get("LVT_FF_SHARED", Path(__file__).parents[2] / "shared"))
-    if not (folder / "golden").is_dir():
-        pytest.skip(f"reference data not found at {folder} (set LVT_FF_SHARED)")
+def real_videos() -> Path:
+    """A folder of real clips, which is not part of the project: their licences differ."""
+    folder = Path(os.environ.get("LVT_FF_VIDEOS", Path(__file__).parents[2] / "shared/videos"))
+    if not folder.is_dir():
+        pytest.skip(f"no real clips at {folder} (set LVT_FF_VIDEOS)")
     return folder
 
 
@@ -99,4 +99,4 @@ def launch(
         f"--{name}={value if isinstance(value, str) else json.dumps(value)}"
         for name, value in options.items()
     ]
-    return torchrun(num_processes, "-m", f"lvt_ff.{command}", *flags)
+    return torchrun(num_processes, "-m", "lvt_ff", command, *flags)

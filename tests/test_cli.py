@@ -15,7 +15,7 @@ from conftest import random_frames
 
 import lvt_ff
 from lvt_ff.cli import COMMANDS, main
-from lvt_ff.data.synthetic import write_video
+from lvt_ff.data.synthetic.writer import write_video
 
 TINY = dict(depth=1, num_frames=2, img_size=32, head_hidden=16)
 
@@ -216,8 +216,8 @@ def test_recipe_file_and_flags_give_the_same_run(trained, videos, tmp_path):
 
 
 def test_accelerate_launch_runs_the_same_command(videos, tmp_path):
-    args = finetune_args(videos, tmp_path / "run")[1:]
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "-m", "lvt_ff.finetune"]
+    args = ["-m", "lvt_ff", *finetune_args(videos, tmp_path / "run")]
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu"]
     env = dict(os.environ, OMP_NUM_THREADS="1")
     result = subprocess.run([*command, *args], capture_output=True, text=True, env=env)
     assert result.returncode == 0, result.stderr
@@ -477,8 +477,8 @@ FINE = (
 )
 
 
-def test_reference_clips_are_classified_or_named(shared, trained, capsys):
-    clips = [str(shared / "videos" / name) for name in (*FINE, "corrupted.mp4")]
+def test_reference_clips_are_classified_or_named(real_videos, trained, capsys):
+    clips = [str(real_videos / name) for name in (*FINE, "corrupted.mp4")]
     assert main(["predict", *clips, "--model", str(trained), "--json", "--clips", "2"]) == 1
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert len(lines) == len(clips)
@@ -487,11 +487,12 @@ def test_reference_clips_are_classified_or_named(shared, trained, capsys):
     assert "corrupted.mp4" in lines[-1]["error"] and "decord" in lines[-1]["error"]
 
 
-def test_short_clip_gives_sixteen_dense_frames(shared):
+def test_short_clip_gives_sixteen_dense_frames(tmp_path):
     from lvt_ff.data import read_clip, sample_indices
 
+    write_video(tmp_path / "short.mp4", random_frames(32, 256, 340))
     frames = read_clip(
-        shared / "videos/short_clip.mp4",
+        tmp_path / "short.mp4",
         lambda total: sample_indices(total, 16, sampling="dense", stride=16),
     )
     assert frames.shape == (16, 256, 340, 3)
@@ -514,9 +515,9 @@ def test_small_demo_goes_the_whole_way(tmp_path, capsys):
 
 def test_views_of_the_demo_differ(tmp_path):
     from lvt_ff.data import read_views
-    from lvt_ff.data.synthetic import draw_clip
+    from lvt_ff.data.synthetic.demo import draw_clip
     from lvt_ff.demo import RECIPE
-    from lvt_ff.folders import build_model
+    from lvt_ff.hub.model_folder import build_model
 
     write_video(tmp_path / "a.mp4", draw_clip(0, np.random.default_rng(0)))
     options = dict(RECIPE["model_args"], img_size=RECIPE["img_size"])

@@ -62,7 +62,7 @@ def test_stored_notebook_can_be_read_without_running(path):
 
 def test_numbers_of_the_stored_comparison_are_counted():
     from lvt_ff import VARIANTS, LinearVideoTransformer
-    from lvt_ff.benchmark import count_macs
+    from lvt_ff.profiling import count_macs
 
     book = nbformat.read(FOLDER / "04_compare_attention.ipynb", 4)
     (cell,) = (cell for cell in code_cells(book) if "count_macs" in cell.source)

@@ -13,12 +13,12 @@ from conftest import random_frames
 from hub_server import TOKEN
 
 import lvt_ff
-from lvt_ff.ablation_report import markdown, shown_accuracies
-from lvt_ff.ablation_tables import TABLES
-from lvt_ff.benchmark import kernel_rows
+from lvt_ff.ablation.report import markdown, shown_accuracies
+from lvt_ff.ablation.tables import TABLES
 from lvt_ff.cli import main
-from lvt_ff.data.synthetic import write_video
+from lvt_ff.data.synthetic.writer import write_video
 from lvt_ff.kernels import KERNELS
+from lvt_ff.profiling import kernel_rows
 from lvt_ff.timm_models import SOURCES
 
 README = Path(__file__).parents[1] / "README.md"

@@ -1,20 +1,10 @@
-"""Checkpoints of other models to ours and back: functions on state dicts, no files."""
+"""Model folders from other models' checkpoints, and back; `lvt_ff.weights` does the conversion."""
 
-from lvt_ff.convert.authors import authors_to_lvt_ff, lvt_ff_to_authors
-from lvt_ff.convert.pieces import STEM, layout_of, read_pieces, sizes_of, unwrap
-from lvt_ff.convert.report import ConversionReport
-from lvt_ff.convert.vit import fitting_variants, log_report, vit_to_video
+from lvt_ff.weights import (  # their former place
+    ConversionReport,
+    authors_to_lvt_ff,
+    lvt_ff_to_authors,
+    vit_to_video,
+)
 
-__all__ = [
-    "STEM",
-    "ConversionReport",
-    "authors_to_lvt_ff",
-    "fitting_variants",
-    "layout_of",
-    "log_report",
-    "lvt_ff_to_authors",
-    "read_pieces",
-    "sizes_of",
-    "unwrap",
-    "vit_to_video",
-]
+__all__ = ["ConversionReport", "authors_to_lvt_ff", "lvt_ff_to_authors", "vit_to_video"]

@@ -4,137 +4,27 @@ What is drawn for a clip is a function of (seed, epoch, place in the list) alone
 run, any number of workers and any number of processes see the same clips.
 """
 
-import csv
-import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from lvt_ff.data.reader import VideoReadError, read_clip
+from lvt_ff.data.reader import read_clip
 from lvt_ff.data.sampling import sample_indices
 from lvt_ff.data.transforms import EvalTransform, TrainTransform
+from lvt_ff.data.video_list import VideoList
+from lvt_ff.utils.errors import VideoReadError
 
 __all__ = [
-    "VIDEO_SUFFIXES",
     "EvalDataset",
     "TrainDataset",
-    "VideoList",
     "collate",
-    "load_video_list",
     "read_views",
 ]
 
-VIDEO_SUFFIXES = frozenset(
-    f".{ending}"
-    for ending in (
-        *("3gp", "avi", "flv", "m4v", "mkv", "mov", "mp4"),
-        *("mpeg", "mpg", "mts", "ogv", "ts", "webm", "wmv"),
-    )
-)
 _REPLACEMENTS = 10  # clips tried in place of one that cannot be read
-
-
-@dataclass(frozen=True)
-class VideoList:
-    """Paths and class numbers of labelled videos, and the class names."""
-
-    paths: np.ndarray  # one block: a list of 200,000 Python strings is copied into each worker
-    labels: np.ndarray
-    class_names: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def fingerprint(self) -> str:
-        """A short text that other videos, labels or classes change; the parent folder does not."""
-        names = ["/".join(Path(path).parts[-2:]) for path in self.paths]
-        content = "\n".join([*names, *self.class_names, *map(str, self.labels)])
-        return f"{len(self)} videos, {zlib.crc32(content.encode()):08x}"
-
-
-def load_video_list(source: str | Path, class_names: tuple[str, ...] | None = None) -> VideoList:
-    """Read a folder with one subfolder per class, or a CSV file with the columns `path,label`.
-
-    Args:
-        source: folder or CSV file. Relative paths in a CSV count from the file's folder; labels are
-            class names.
-        class_names: the classes in order, where a model already has them; None takes those found,
-            sorted.
-
-    Raises:
-        ValueError: nothing there, no video, one class only, wrong columns, or a class the model
-            does not have.
-    """
-    source = Path(source)
-    if not source.exists():
-        raise ValueError(f"{source} does not exist: give a folder of class folders or a CSV file.")
-    rows = _folder_rows(source) if source.is_dir() else _csv_rows(source)
-    found = sorted({label for _, label in rows})
-    if class_names is None:
-        if len(found) < 2:
-            raise ValueError(
-                f"{source} has one class only ({found[0]!r}): training needs two or more, each in "
-                "its own subfolder or label."
-            )
-        class_names = tuple(found)
-    unknown = [label for label in found if label not in class_names]
-    if unknown:
-        raise ValueError(
-            f"{source} has classes that the model does not: {unknown[:5]}. The model's "
-            f"{len(class_names)} classes are {list(class_names[:5])}…: rename the labels."
-        )
-    number = {name: index for index, name in enumerate(class_names)}
-    return VideoList(
-        np.array([str(path) for path, _ in rows]),
-        np.array([number[label] for _, label in rows]),
-        tuple(class_names),
-    )
-
-
-def _folder_rows(folder: Path) -> list[tuple[Path, str]]:
-    rows = [
-        (path, path.parent.name)
-        for path in sorted(folder.glob("*/*"))
-        if path.suffix.lower() in VIDEO_SUFFIXES
-    ]
-    if not rows:
-        raise ValueError(
-            f"No video found in {folder}: expected {folder}/CLASS/NAME.mp4 (or one of "
-            f"{' '.join(sorted(VIDEO_SUFFIXES))})."
-        )
-    return rows
-
-
-def _csv_rows(file: Path) -> list[tuple[Path, str]]:
-    try:
-        with open(file, newline="", encoding="utf-8-sig") as handle:
-            reader = csv.DictReader(handle)
-            columns, lines = reader.fieldnames or [], list(reader)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(
-            f"{file} is neither a folder of class folders nor a CSV file: {error}"
-        ) from error
-    if not {"path", "label"} <= set(columns):
-        raise ValueError(f"{file} needs the columns path,label in its first line, got {columns}.")
-    if not lines:
-        raise ValueError(f"{file} has no rows.")
-    for number, line in enumerate(lines, start=2):
-        for column in ("path", "label"):
-            if not line[column]:
-                raise ValueError(f"{file} has no {column} in line {number}.")
-    rows = [(file.parent / line["path"], line["label"]) for line in lines]
-    missing = [str(path) for path, _ in rows if not path.is_file()]
-    if missing:
-        raise ValueError(
-            f"{file} lists {len(missing)} of {len(rows)} files that do not exist, such as "
-            f"{missing[0]}: paths count from {file.parent}."
-        )
-    return rows
 
 
 class TrainDataset(Dataset):

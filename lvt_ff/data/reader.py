@@ -8,14 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from lvt_ff.data.decoders import DECODERS, Choose
+from lvt_ff.utils.errors import VideoReadError
 
-__all__ = ["DECODER_CHOICES", "VideoReadError", "header", "read_clip"]
+__all__ = ["DECODER_CHOICES", "header", "read_clip"]
 
 DECODER_CHOICES = ("auto", *DECODERS)
-
-
-class VideoReadError(RuntimeError):
-    """No backend could read a file; the message names it, what was tried, and each reason."""
 
 
 def read_clip(

@@ -11,8 +11,8 @@ from huggingface_hub.dataclasses import strict
 from timm.models import get_pretrained_cfg, split_model_name_tag
 from transformers import PreTrainedConfig, TimmWrapperConfig
 
-from lvt_ff.checks import suggest
 from lvt_ff.timm_models import SOURCES
+from lvt_ff.utils.validation import suggest
 from lvt_ff.variants import VARIANTS
 
 __all__ = ["LVTFFConfig", "TimmFolderConfig", "kept_cfg"]

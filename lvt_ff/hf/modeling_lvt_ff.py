@@ -11,10 +11,10 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling, ImageClassifierOutput
 from transformers.utils import cached_file, can_return_tuple, logging
 
-from lvt_ff.convert import ConversionReport
 from lvt_ff.hf.configuration_lvt_ff import REMOTE_CODE, REMOTE_FILE, LVTFFConfig, kept_cfg
 from lvt_ff.model import LinearVideoTransformer, init_weights
 from lvt_ff.timm_models import load_source, with_tag
+from lvt_ff.weights import ConversionReport
 
 __all__ = ["LVTFFForVideoClassification", "LVTFFModel", "LVTFFPreTrainedModel"]
 

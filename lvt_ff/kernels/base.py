@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from lvt_ff.checks import check_at_least
 from lvt_ff.ops import linear_attention, linear_weights
+from lvt_ff.utils.validation import check_at_least
 
 __all__ = ["Kernel", "KernelShape", "LinearKernel"]
 
@@ -110,12 +110,14 @@ class LinearKernel(Kernel):
         check_at_least(0, eps=eps)
         self.eps, self.clamp = eps, clamp
 
-    def placed(self, x: Tensor) -> Tensor:
+    def add_position(self, x: Tensor) -> Tensor:
         """Features (S, A, L, F) with the place of each token in them, where a kernel knows it."""
         return x
 
     def aggregate(self, q: Tensor, k: Tensor, v: Tensor, x: Tensor | None = None) -> Tensor:
-        return linear_attention(self.placed(q), self.placed(k), v, self.eps, self.clamp)
+        return linear_attention(self.add_position(q), self.add_position(k), v, self.eps, self.clamp)
 
     def weights(self, q: Tensor, k: Tensor, rows: Tensor) -> Tensor:
-        return linear_weights(self.placed(q)[..., rows, :], self.placed(k), self.eps, self.clamp)
+        return linear_weights(
+            self.add_position(q)[..., rows, :], self.add_position(k), self.eps, self.clamp
+        )

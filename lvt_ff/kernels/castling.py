@@ -8,10 +8,10 @@ import math
 import torch
 from torch import Tensor
 
-from lvt_ff.checks import check_odd
 from lvt_ff.kernels.base import Kernel, KernelShape
-from lvt_ff.kernels.local import OwnConv2d
-from lvt_ff.ops import full_precision, product, single_or_double
+from lvt_ff.kernels.conv import OwnConv2d
+from lvt_ff.ops import autocast_off, product, upcast
+from lvt_ff.utils.validation import check_odd
 
 __all__ = ["CastlingKernel"]
 
@@ -36,9 +36,9 @@ class CastlingKernel(Kernel):
         return self._angular(q, k, v) + self.dconv(v)
 
     def _angular(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        with full_precision(v.device.type):
+        with autocast_off(v.device.type):
             dtype = v.dtype
-            q, k, v = single_or_double(q, k, v)
+            q, k, v = upcast(q, k, v)
             out = v / 2 + product(_unit(q) / math.pi, _unit(k), v)
             return _unit(out).to(dtype)
 

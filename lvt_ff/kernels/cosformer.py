@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lvt_ff.kernels.base import KernelShape, LinearKernel
-from lvt_ff.ops import full_precision, single_or_double
+from lvt_ff.ops import autocast_off, upcast
 
 __all__ = ["CosformerKernel"]
 
@@ -32,10 +32,10 @@ class CosformerKernel(LinearKernel):
     def feature_map(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         return q.relu() + self.offset, k.relu() + self.offset
 
-    def placed(self, x: Tensor) -> Tensor:
+    def add_position(self, x: Tensor) -> Tensor:
         """(..., L, F) to (..., L, 2F): times sine and cosine of its place."""
-        with full_precision(x.device.type):
-            (x,) = single_or_double(x)
+        with autocast_off(x.device.type):
+            (x,) = upcast(x)
             length = x.shape[-2]
             place = torch.arange(1, length + 1, device=x.device, dtype=x.dtype)[:, None]
             angle = math.pi / 2 / length * place

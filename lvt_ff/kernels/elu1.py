@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lvt_ff.kernels.base import LinearKernel
-from lvt_ff.ops import single_or_double
+from lvt_ff.ops import upcast
 
 __all__ = ["Elu1Kernel"]
 
@@ -16,5 +16,5 @@ class Elu1Kernel(LinearKernel):
     """`elu(x) + 1` on queries and keys, then linear attention."""
 
     def feature_map(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-        q, k = single_or_double(q, k)
+        q, k = upcast(q, k)
         return F.elu(q) + 1, F.elu(k) + 1

@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lvt_ff.checks import check_choice, check_odd
 from lvt_ff.kernels.base import Kernel, KernelShape
-from lvt_ff.kernels.local import OwnConv2d, depthwise
-from lvt_ff.ops import full_precision, linear_attention, linear_weights, single_or_double
+from lvt_ff.kernels.conv import OwnConv2d, depthwise
+from lvt_ff.ops import autocast_off, linear_attention, linear_weights, upcast
+from lvt_ff.utils.validation import check_choice, check_odd
 
 __all__ = ["FocusedKernel"]
 
@@ -57,8 +57,8 @@ class FocusedKernel(Kernel):
         nn.init.zeros_(self.positional_encoding)
 
     def feature_map(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-        with full_precision(q.device.type):
-            q, k = single_or_double(q, k)
+        with autocast_off(q.device.type):
+            q, k = upcast(q, k)
             k = k + self._heads(self.positional_encoding.to(k.dtype))
             return self._focused(q), self._focused(k)
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lvt_ff.kernels.base import KernelShape
-from lvt_ff.kernels.local import OwnConv1d
+from lvt_ff.kernels.conv import OwnConv1d
 from lvt_ff.kernels.vitality import VitalityKernel
 
 __all__ = ["InlineKernel"]

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lvt_ff.checks import check_at_least, check_choice
 from lvt_ff.kernels.base import Kernel, KernelShape
-from lvt_ff.ops import full_precision, single_or_double
+from lvt_ff.ops import autocast_off, upcast
+from lvt_ff.utils.validation import check_at_least, check_choice
 
 __all__ = ["LaraKernel"]
 
@@ -68,17 +68,17 @@ class LaraKernel(Kernel):
         return "adaptive-1d" if self.shape.grid[0] == 1 else "pool-mixed"
 
     def aggregate(self, q: Tensor, k: Tensor, v: Tensor, x: Tensor | None = None) -> Tensor:
-        with full_precision(v.device.type):
+        with autocast_off(v.device.type):
             dtype = v.dtype
-            q, k, v = single_or_double(q, k, v)
+            q, k, v = upcast(q, k, v)
             size = (*q.shape[:2], self._num_proposals(q.shape[2]), q.shape[3])
             noise = torch.randn(size, dtype=q.dtype, device=q.device) if self.training else None
             of_proposals, of_tokens = self.factors(q, k, noise)
             return (of_proposals @ (of_tokens @ v)).to(dtype)
 
     def weights(self, q: Tensor, k: Tensor, rows: Tensor) -> Tensor:
-        with full_precision(q.device.type):
-            q, k = single_or_double(q, k)
+        with autocast_off(q.device.type):
+            q, k = upcast(q, k)
             of_proposals, of_tokens = self.factors(q, k)
             return of_proposals[..., rows, :] @ of_tokens
 

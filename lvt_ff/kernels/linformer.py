@@ -6,9 +6,9 @@ Source: Wang et al., arXiv 2006.04768; lucidrains/linformer.
 import torch
 from torch import Tensor, nn
 
-from lvt_ff.checks import check_at_least
 from lvt_ff.kernels.base import Kernel, KernelShape
-from lvt_ff.ops import full_precision, single_or_double
+from lvt_ff.ops import autocast_off, upcast
+from lvt_ff.utils.validation import check_at_least
 
 __all__ = ["LinformerKernel"]
 
@@ -35,14 +35,14 @@ class LinformerKernel(Kernel):
             nn.init.uniform_(parameter, -(self.rank**-0.5), self.rank**-0.5)
 
     def aggregate(self, q: Tensor, k: Tensor, v: Tensor, x: Tensor | None = None) -> Tensor:
-        with full_precision(v.device.type):
+        with autocast_off(v.device.type):
             dtype = v.dtype
-            q, k, v = single_or_double(q, k, v)
+            q, k, v = upcast(q, k, v)
             return (self._chosen(q, k) @ (self.proj_v.to(v.dtype).T @ v)).to(dtype)
 
     def weights(self, q: Tensor, k: Tensor, rows: Tensor) -> Tensor:
-        with full_precision(q.device.type):
-            q, k = single_or_double(q[..., rows, :], k)
+        with autocast_off(q.device.type):
+            q, k = upcast(q[..., rows, :], k)
             return self._chosen(q, k) @ self.proj_v.to(k.dtype).T
 
     def _chosen(self, q: Tensor, k: Tensor) -> Tensor:

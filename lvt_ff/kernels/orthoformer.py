@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lvt_ff.checks import check_at_least
 from lvt_ff.kernels.base import Kernel, KernelShape
-from lvt_ff.ops import full_precision, single_or_double
+from lvt_ff.ops import autocast_off, upcast
+from lvt_ff.utils.validation import check_at_least
 
 __all__ = ["OrthoformerKernel"]
 
@@ -32,15 +32,15 @@ class OrthoformerKernel(Kernel):
         self.num_landmarks = num_landmarks
 
     def aggregate(self, q: Tensor, k: Tensor, v: Tensor, x: Tensor | None = None) -> Tensor:
-        with full_precision(v.device.type):
+        with autocast_off(v.device.type):
             dtype = v.dtype
-            q, k, v = single_or_double(q, k, v)
+            q, k, v = upcast(q, k, v)
             to_landmarks, from_tokens = self._factors(q, q, k)
             return (to_landmarks @ (from_tokens @ v)).to(dtype)
 
     def weights(self, q: Tensor, k: Tensor, rows: Tensor) -> Tensor:
-        with full_precision(q.device.type):
-            q, k = single_or_double(q, k)
+        with autocast_off(q.device.type):
+            q, k = upcast(q, k)
             to_landmarks, from_tokens = self._factors(q[..., rows, :], q, k)
             return to_landmarks @ from_tokens
 

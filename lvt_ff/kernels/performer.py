@@ -6,9 +6,9 @@ Source: Choromanski et al., arXiv 2009.14794; lucidrains/performer-pytorch.
 import torch
 from torch import Tensor
 
-from lvt_ff.checks import check_at_least, check_choice
 from lvt_ff.kernels.base import KernelShape, LinearKernel
-from lvt_ff.ops import full_precision, single_or_double
+from lvt_ff.ops import autocast_off, upcast
+from lvt_ff.utils.validation import check_at_least, check_choice
 
 __all__ = ["PerformerKernel"]
 
@@ -119,8 +119,8 @@ class PerformerKernel(LinearKernel):
         return self._features(q, dim=-1), self._features(k, dim=(-2, -1))
 
     def _features(self, x: Tensor, dim: int | tuple[int, int]) -> Tensor:
-        with full_precision(x.device.type):
-            (x,) = single_or_double(x)
+        with autocast_off(x.device.type):
+            (x,) = upcast(x)
             x = x * self.shape.head_dim**-0.25
             projected = x @ self.projection.to(x.dtype).transpose(-2, -1)  # (S, A, L, m)
             if self.features == "relu":

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lvt_ff.kernels.base import Kernel, KernelShape
-from lvt_ff.kernels.local import SmallInit, depthwise
-from lvt_ff.ops import full_precision, product, single_or_double
+from lvt_ff.kernels.conv import SmallInit, depthwise
+from lvt_ff.ops import autocast_off, product, upcast
 
 __all__ = ["RankAugmentedKernel"]
 
@@ -38,7 +38,7 @@ class RankAugmentedKernel(Kernel):
         self.output_gate = nn.Linear(shape.dim, shape.dim)
 
     def feature_map(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-        q, k = single_or_double(q, k)
+        q, k = upcast(q, k)
         return F.elu(q) + 1, F.elu(k) + 1
 
     def aggregate(self, q: Tensor, k: Tensor, v: Tensor, x: Tensor | None = None) -> Tensor:
@@ -47,9 +47,9 @@ class RankAugmentedKernel(Kernel):
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """The attention alone, (S, A, L, E)."""
-        with full_precision(v.device.type):
+        with autocast_off(v.device.type):
             dtype = v.dtype
-            q, k, v = single_or_double(q, k, v)
+            q, k, v = upcast(q, k, v)
             k = self._weighted(q, k)
             norm = q @ k.mean(-2).unsqueeze(-1) + 1e-6
             out = product(self.rotated(q), self.rotated(k), v) / v.shape[-2]
@@ -71,8 +71,8 @@ class RankAugmentedKernel(Kernel):
         return torch.stack(turned, dim=-1).flatten(-2)
 
     def weights(self, q: Tensor, k: Tensor, rows: Tensor) -> Tensor:
-        with full_precision(q.device.type):
-            q, k = single_or_double(q, k)
+        with autocast_off(q.device.type):
+            q, k = upcast(q, k)
             k = self._weighted(q, k)
             norm = q @ k.mean(-2).unsqueeze(-1) + 1e-6
             scores = self.rotated(q)[..., rows, :] @ self.rotated(k).transpose(-2, -1)

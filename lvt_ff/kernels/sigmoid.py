@@ -7,7 +7,7 @@ Transformer's.
 from torch import Tensor
 
 from lvt_ff.kernels.base import KernelShape, LinearKernel
-from lvt_ff.ops import single_or_double
+from lvt_ff.ops import upcast
 
 __all__ = ["SigmoidKernel"]
 
@@ -28,5 +28,5 @@ class SigmoidKernel(LinearKernel):
         self.offset = offset
 
     def feature_map(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-        q, k = single_or_double(q, k)
+        q, k = upcast(q, k)
         return q.sigmoid() + self.offset, k.sigmoid() + self.offset

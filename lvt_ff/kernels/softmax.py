@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from lvt_ff.kernels.base import Kernel
-from lvt_ff.ops import full_precision, single_or_double
+from lvt_ff.ops import autocast_off, upcast
 
 __all__ = ["SoftmaxKernel"]
 
@@ -21,6 +21,6 @@ class SoftmaxKernel(Kernel):
         return scaled_dot_product_attention(q, k, v, scale=self.shape.head_dim**-0.5)
 
     def weights(self, q: Tensor, k: Tensor, rows: Tensor) -> Tensor:
-        with full_precision(q.device.type):
-            q, k = single_or_double(q[..., rows, :], k)
+        with autocast_off(q.device.type):
+            q, k = upcast(q[..., rows, :], k)
             return (q @ k.transpose(-2, -1) * self.shape.head_dim**-0.5).softmax(dim=-1)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lvt_ff.kernels.base import KernelShape, LinearKernel
-from lvt_ff.ops import full_precision, single_or_double
+from lvt_ff.ops import autocast_off, upcast
 
 __all__ = ["VicinityKernel"]
 
@@ -36,9 +36,9 @@ class VicinityKernel(LinearKernel):
     def aggregate(self, q: Tensor, k: Tensor, v: Tensor, x: Tensor | None = None) -> Tensor:
         if not self.clip:
             return super().aggregate(q, k, v)
-        with full_precision(v.device.type):
+        with autocast_off(v.device.type):
             dtype = v.dtype
-            q, k, v = single_or_double(self.placed(q), self.placed(k), v)
+            q, k, v = upcast(self.add_position(q), self.add_position(k), v)
             share = _clipped(1 / (q @ k.sum(-2).unsqueeze(-1) + self.eps))
             out = _clipped(q @ _clipped(k.transpose(-2, -1) @ v))
             return _clipped(out * share).to(dtype)
@@ -48,10 +48,10 @@ class VicinityKernel(LinearKernel):
             raise NotImplementedError("vicinity with clip=True is no sum of weighted values.")
         return super().weights(q, k, rows)
 
-    def placed(self, x: Tensor) -> Tensor:
+    def add_position(self, x: Tensor) -> Tensor:
         """(..., L, F) to (..., L, 4F): times sines and cosines of its row and column."""
-        with full_precision(x.device.type):
-            (x,) = single_or_double(x)
+        with autocast_off(x.device.type):
+            (x,) = upcast(x)
             (h, w), length = self.shape.grid, x.shape[-2]
             number = torch.arange(length, device=x.device)
             row = (math.pi / 2 / h * (number // w).to(x.dtype))[:, None]

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lvt_ff.kernels.base import Kernel, KernelShape
-from lvt_ff.kernels.local import OwnConv2d, depthwise
-from lvt_ff.ops import full_precision, single_or_double
+from lvt_ff.kernels.conv import OwnConv2d, depthwise
+from lvt_ff.ops import autocast_off, upcast
 
 __all__ = ["VigKernel"]
 
@@ -47,9 +47,9 @@ class VigKernel(Kernel):
 
     def scan(self, q: Tensor, k: Tensor, v: Tensor, gates: Tensor) -> Tensor:
         """Both scans of (S, A, L, E) with gates (2, S, A, L, E)."""
-        with full_precision(v.device.type):
+        with autocast_off(v.device.type):
             dtype = v.dtype
-            q, k, v, gates = single_or_double(q, k, v, gates)
+            q, k, v, gates = upcast(q, k, v, gates)
             q = self.shape.head_dim**-0.5 * q
             decay = F.logsigmoid(gates) / _GATE_DIVISOR
             forth = _gated_scan(q, k, v, decay[0])

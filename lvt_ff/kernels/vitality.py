@@ -6,7 +6,7 @@ Source: Dass et al., arXiv 2211.05109, from its definition; its public code comp
 from torch import Tensor
 
 from lvt_ff.kernels.base import Kernel
-from lvt_ff.ops import full_precision, product, single_or_double
+from lvt_ff.ops import autocast_off, product, upcast
 
 __all__ = ["VitalityKernel"]
 
@@ -19,16 +19,16 @@ class VitalityKernel(Kernel):
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """The attention alone, (S, A, L, E)."""
-        with full_precision(v.device.type):
+        with autocast_off(v.device.type):
             dtype = v.dtype
-            q, k, v = single_or_double(q, k, v)
+            q, k, v = upcast(q, k, v)
             centred = k - k.mean(-2, keepdim=True)
             scale = self.shape.head_dim**-0.5 / k.shape[-2]
             return (v.mean(-2, keepdim=True) + product(scale * q, centred, v)).to(dtype)
 
     def weights(self, q: Tensor, k: Tensor, rows: Tensor) -> Tensor:
-        with full_precision(q.device.type):
-            q, k = single_or_double(q[..., rows, :], k)
+        with autocast_off(q.device.type):
+            q, k = upcast(q[..., rows, :], k)
             centred = k - k.mean(-2, keepdim=True)
             scores = self.shape.head_dim**-0.5 * q @ centred.transpose(-2, -1)
             return (1 + scores) / k.shape[-2]

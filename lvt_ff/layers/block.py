@@ -9,7 +9,7 @@ from typing import Any
 from timm.layers import DropPath
 from torch import Tensor, nn
 
-from lvt_ff.kernels.local import SmallInit
+from lvt_ff.kernels.conv import SmallInit
 from lvt_ff.layers.attention import Attention, JointSequences, SpaceSequences, TimeSequences
 from lvt_ff.layers.mlp import DepthwiseConv, VideoMlp
 from lvt_ff.layers.shift import SpatialShift, TemporalShift

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lvt_ff.ops import full_precision, single_or_double
+from lvt_ff.ops import autocast_off, upcast
 
 __all__ = [
     "FIXATIONS",
@@ -77,8 +77,8 @@ class FeatureFixation(nn.Module):
         return ratios[0], ratios[-1]
 
     def _in_float32(self, parts: list[Tensor]) -> Tensor:
-        with full_precision(parts[0].device.type):
-            together = self.aggregate(single_or_double(*parts))
+        with autocast_off(parts[0].device.type):
+            together = self.aggregate(upcast(*parts))
             weight, bias = (x.to(together.dtype) for x in (self.gate.weight, self.gate.bias))
             return F.linear(together, weight, bias).sigmoid()
 

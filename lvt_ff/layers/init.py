@@ -3,7 +3,7 @@
 from torch import nn
 
 from lvt_ff.kernels import Kernel
-from lvt_ff.kernels.local import OwnInit
+from lvt_ff.kernels.conv import OwnInit
 from lvt_ff.layers.embeddings import init_embeddings
 from lvt_ff.layers.mlp import DepthwiseConv
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lvt_ff.checks import check_at_least
+from lvt_ff.utils.validation import check_at_least
 
 __all__ = ["SHIFT_BORDERS", "SPATIAL_OFFSETS", "SpatialShift", "TemporalShift", "shift_tokens"]
 

@@ -1,11 +1,5 @@
 """Functions on tensors, without parameters."""
 
-from lvt_ff.ops.linear_attention import (
-    full_precision,
-    linear_attention,
-    linear_weights,
-    product,
-    single_or_double,
-)
+from lvt_ff.ops.linear import autocast_off, linear_attention, linear_weights, product, upcast
 
-__all__ = ["full_precision", "linear_attention", "linear_weights", "product", "single_or_double"]
+__all__ = ["autocast_off", "linear_attention", "linear_weights", "product", "upcast"]

@@ -1,1 +1,1 @@
-"""Parts of a fine-tuning run, functions of (seed, step): any run can be resumed exactly."""
+"""Fine-tuning and evaluation; all that is random is a function of (seed, step)."""

@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lvt_ff.files import whole_folder
+from lvt_ff.utils.atomic_io import atomic_folder
 
 __all__ = ["last_checkpoint", "load_checkpoint", "read_state", "save_checkpoint"]
 
@@ -37,7 +37,7 @@ def save_checkpoint(
         state: anything JSON holds.
     """
     target = folder / f"step_{step:08d}"
-    with whole_folder(target) as new:
+    with atomic_folder(target) as new:
         save_file(model.state_dict(), new / "model.safetensors")
         save_file(_optimizer_tensors(optimizer), new / "optimizer.safetensors")
         (new / "state.json").write_text(json.dumps(dict(state, step=step)))

@@ -18,14 +18,14 @@ from torch import nn
 from torch.optim import Optimizer
 from tqdm import tqdm
 
-from lvt_ff.console import Failure, UsageError
-from lvt_ff.files import whole_folder
 from lvt_ff.kernels import Kernel
 from lvt_ff.training.batches import MicroBatches, seed_micro_batch
 from lvt_ff.training.checkpoint import load_checkpoint, read_state, save_checkpoint
 from lvt_ff.training.optim import learning_rate, set_learning_rate
+from lvt_ff.utils.atomic_io import atomic_folder
+from lvt_ff.utils.errors import Failure, UsageError
 
-__all__ = ["Diverged", "History", "TrainingLoop", "told_changes"]
+__all__ = ["Diverged", "History", "TrainingLoop", "changed_settings"]
 
 # Options that do not change what a run computes.
 # The data is compared by its fingerprint, so that its folder may be moved.
@@ -49,7 +49,7 @@ class Diverged(Failure):
     """A loss that is not a number."""
 
 
-def told_changes(before: dict, now: dict) -> str:
+def changed_settings(before: dict, now: dict) -> str:
     """The settings that another run had otherwise, in words; empty where it computes the same."""
     changed = [key for key in now if key not in _FREE_SETTINGS and before.get(key) != now[key]]
     return ", ".join(f"{key} was {before.get(key)!r}, is {now[key]!r}" for key in changed)
@@ -108,7 +108,7 @@ class TrainingLoop:
     def resume(self, checkpoint: Path) -> None:
         """Take over weights, optimizer state and history; raises UsageError if settings differ."""
         state = read_state(checkpoint)
-        told = told_changes(state["settings"], self.settings)
+        told = changed_settings(state["settings"], self.settings)
         if told:
             raise UsageError(f"Cannot resume {checkpoint}: {told}. Use the same settings.")
         load_checkpoint(checkpoint, self.network, self.optimizer)
@@ -216,7 +216,7 @@ class TrainingLoop:
         if self.evaluate is None or best is None or row["eval_top1"] > best["eval_top1"]:
             self.history.best = row
             if self.accelerator.is_main_process:
-                with whole_folder(self._best_folder()) as new:
+                with atomic_folder(self._best_folder()) as new:
                     save_file(self.network.state_dict(), new / "model.safetensors")
         total = self.batches.num_steps // self.batches.steps_per_epoch
         evaluated = f", evaluation top-1 {100 * row['eval_top1']:.1f} %" if self.evaluate else ""

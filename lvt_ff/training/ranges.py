@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from lvt_ff.console import check_ranges
+from lvt_ff.utils.command_line import check_ranges
 
 __all__ = ["check_values"]
 
@@ -31,7 +31,7 @@ _RANGES = dict(
 
 
 def check_values(options: dict[str, Any]) -> None:
-    """Raise ValueError for the first option of `lvt_ff.finetune` that is out of its range."""
+    """Raise ValueError for the first option of `finetune` that is out of its range."""
     named = {name: limits for name, limits in _RANGES.items() if name in options}
     check_ranges(**{name: (options[name], *limits) for name, limits in named.items()})
     if "scale_jitter" in options:

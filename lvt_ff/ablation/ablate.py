@@ -1,0 +1,287 @@
+"""The paper's comparisons, trained again: every row's model under one recipe.
+
+Source: arXiv 2210.08164, Tables 1, 3, 4, 5, 6 and 9.
+"""
+
+import json
+import shlex
+import zlib
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from lvt_ff.ablation.recipe import (
+    FINETUNE_DEFAULTS,
+    SCALES,
+    checked_recipe,
+    distinct_models,
+    merged,
+    run_name,
+)
+from lvt_ff.ablation.report import markdown, write_report
+from lvt_ff.ablation.tables import table_of
+from lvt_ff.data import load_video_list
+from lvt_ff.data.synthetic.motion import MOTION_CLASSES, draw_motion
+from lvt_ff.data.synthetic.writer import write_dataset
+from lvt_ff.training.evaluate import make_accelerator
+from lvt_ff.training.finetune import finetune
+from lvt_ff.training.loop import Diverged, changed_settings
+from lvt_ff.utils.atomic_io import write_text
+from lvt_ff.utils.command_line import check_ranges
+from lvt_ff.utils.environment import environment
+from lvt_ff.utils.errors import UsageError, usage
+
+__all__ = ["ablate"]
+
+
+def ablate(
+    output: Path = Path("lvt_ff_ablation"),
+    tables: str = "3",
+    seeds: int = 3,
+    data: Path | None = None,
+    scale: Literal["auto", "small", "large"] = "auto",
+    recipe: dict[str, Any] | None = None,
+    num_workers: int = 2,
+    cpu: bool = False,
+    dry_run: bool = False,
+) -> dict:
+    """Train the rows of the paper's tables under one recipe, and set them beside its figures.
+
+    Accuracies are those of the last weights on held-out videos. A row that several tables have is
+    trained once. The same command goes on after an interruption; with more tables or seeds it
+    trains what is new. It reports the tables that it is given, with all seeds in the folder.
+
+    Args:
+        output: Folder for videos, runs, results.json, tables.md and tables.png.
+        tables: Numbers of the paper's tables, such as 3,4,5,6,9,1; table 1 has a row for every
+            kernel of lvt_ff.
+        seeds: Runs of each row, with the seeds 0, 1, ….
+        data: Folder with train and test in it, each a folder with one subfolder per class, or
+            train.csv and test.csv; without it, videos of two objects that move about each other
+            are made up. Real videos need a recipe of their own: model, epochs and more.
+        scale: Size of models, and of made-up data: small takes minutes per run on two CPU cores,
+            large is for a GPU; auto takes large where there is one.
+        recipe: Options of `lvt-ff finetune` that differ from the scale's, such as {"epochs": 4};
+            with a model, which must be a variant, the scale's sizes of model and frames are out.
+        num_workers: Processes that write and read videos.
+        cpu: Use the CPU where there is a GPU.
+        dry_run: Only print the rows.
+    """
+    output = Path(output)
+    with usage():
+        check_ranges(seeds=(seeds, 1, None), num_workers=(num_workers, 0, None))
+        chosen = {number: table_of(number) for number in _numbers(tables)}
+        rows = [row.options for table in chosen.values() for row in table.rows]
+        runs = distinct_models(rows)
+        if scale == "auto":
+            scale = "large" if torch.cuda.is_available() and not cpu else "small"
+        full_recipe = checked_recipe(scale, recipe or {}, rows)
+        if data is not None:
+            parts = [_part(Path(data), name) for name in ("train", "test")]
+            videos = _video_lists(parts)
+        else:
+            parts = _made_up_parts(output / "data", scale)
+    if dry_run:
+        for number, table in chosen.items():
+            print(f"Table {number}: {table.title}")
+            for row in table.rows:
+                print(f"  {row.name:<28} {run_name(row.options)}")
+        print(f"{len(runs)} models × {seeds} seeds = {len(runs) * seeds} runs at scale {scale}")
+        return {}
+    accelerator = make_accelerator(full_recipe.get("mixed_precision"), cpu)
+    if data is None:
+        if accelerator.is_main_process:
+            _write_videos(parts, scale, num_workers)
+        accelerator.wait_for_everyone()
+        videos = _video_lists(parts)
+    settings = dict(
+        recipe=full_recipe,
+        defaults={k: v for k, v in FINETUNE_DEFAULTS.items() if k not in full_recipe},
+        scale=scale if data is None else None,
+        train_videos=videos[0].fingerprint(),
+        test_videos=videos[1].fingerprint(),
+        num_classes=len(videos[0].class_names),
+        num_processes=accelerator.num_processes,
+        mixed_precision=accelerator.mixed_precision,
+    )
+    given = dict(tables=tables, seeds=seeds, data=data, scale=scale)
+    words = [f"--{key}={value}" for key, value in given.items() if value is not None]
+    words += [f"--recipe={json.dumps(recipe)}"] if recipe else []
+    command = shlex.join(["lvt-ff", "ablate", *words, *(["--cpu"] if cpu else [])])
+
+    def options_of(name: str, seed: int) -> dict:
+        return dict(
+            merged(full_recipe, dict(model_args=runs[name])),
+            train_data=parts[0],
+            eval_data=parts[1],
+            seed=seed,
+            eval_epochs=full_recipe["epochs"],  # once, at the end
+            save_steps=500,
+            num_workers=num_workers,
+            cpu=cpu,
+        )
+
+    def report() -> dict:
+        summary = _summary(chosen, found, settings, command)
+        if accelerator.is_main_process:
+            write_report(output, summary)
+        return summary
+
+    jobs = _jobs(output / "runs", runs, seeds)
+    found = {}
+    for name, seed in jobs:  # before hours of training
+        folder = _folder(output / "runs", name, seed)
+        if (folder / "results.json").exists():
+            found[name, seed] = _result(folder, options_of(name, seed), settings)
+    accelerator.wait_for_everyone()
+    if found:
+        summary = report()
+    for number, (name, seed) in enumerate(jobs, 1):
+        if (name, seed) in found:
+            continue
+        accelerator.print(f"run {number}/{len(jobs)}: {name}, seed {seed}")
+        folder, options = _folder(output / "runs", name, seed), options_of(name, seed)
+        try:
+            finetune(output_dir=folder, resume=True, **options)
+        except Diverged as error:
+            if accelerator.is_main_process:
+                told = dict(settings=_expected(options, settings), diverged=str(error))
+                told["environment"] = environment(cpu)
+                write_text(folder / "results.json", json.dumps(told) + "\n")
+        accelerator.wait_for_everyone()
+        found[name, seed] = _result(folder, options, settings)
+        summary = report()
+    accelerator.print(markdown(summary))
+    accelerator.print(f"wrote results.json, tables.md and tables.png to {output}")
+    return summary
+
+
+def _numbers(tables: str) -> list[int]:
+    try:
+        return list(dict.fromkeys(int(part) for part in tables.split(",")))
+    except ValueError:
+        raise ValueError(
+            f"--tables must be numbers with commas between, such as 3,4,5; got {tables!r}."
+        ) from None
+
+
+def _part(data: Path, name: str) -> Path:
+    for path in (data / name, data / f"{name}.csv"):
+        if path.exists():
+            return path
+    raise ValueError(f"{data} has neither a folder {name} nor a file {name}.csv.")
+
+
+def _video_lists(parts: list[Path]) -> list:
+    train = load_video_list(parts[0])
+    return [train, load_video_list(parts[1], train.class_names)]
+
+
+def _made_up_parts(folder: Path, scale: str) -> list[Path]:
+    """Where made-up videos are or will be; the name tells what draws them."""
+    drawn = [draw_motion(i, np.random.default_rng(0)) for i in range(len(MOTION_CLASSES))]
+    named = folder / f"{scale}-{zlib.crc32(np.stack(drawn).tobytes()):08x}"
+    for other in folder.glob(f"{scale}-*"):
+        if other != named:
+            raise ValueError(
+                f"{other} was drawn by another version of lvt_ff or numpy: give another --output."
+            )
+    return [named / "train", named / "test"]
+
+
+def _write_videos(parts: list[Path], scale: str, num_workers: int) -> None:
+    counts = (SCALES[scale]["train_videos"], SCALES[scale]["test_videos"])
+    for seed, (folder, count) in enumerate(zip(parts, counts, strict=True)):
+        if not folder.exists():
+            print(f"writing {count} videos to {folder}")
+            options = dict(class_names=MOTION_CLASSES, draw=draw_motion)
+            write_dataset(folder, count, seed, max(num_workers, 1), **options)
+
+
+def _folder(runs: Path, name: str, seed: int) -> Path:
+    return runs / name / f"seed_{seed}"
+
+
+def _jobs(folder: Path, runs: dict[str, dict], seeds: int) -> list[tuple[str, int]]:
+    """Names and seeds, seed by seed: those asked for, and those that are trained already."""
+    counts = dict.fromkeys(runs, seeds)
+    for name in runs:
+        while (_folder(folder, name, counts[name]) / "results.json").exists():
+            counts[name] += 1
+    numbers = range(max(counts.values()))
+    return [(name, seed) for seed in numbers for name in runs if seed < counts[name]]
+
+
+def _expected(options: dict, settings: dict) -> dict:
+    """The settings that a run's folder tells if it is a run of this comparison."""
+    expected = {**FINETUNE_DEFAULTS, **options}
+    for key in ("sampling", "sampling_stride"):  # told by the model where not given
+        if expected[key] is None:
+            del expected[key]
+    steps = expected["batch_size"] * expected["accumulation"]
+    expected |= dict(
+        train_videos=settings["train_videos"],
+        eval_videos=settings["test_videos"],
+        global_batch=steps * settings["num_processes"],
+        mixed_precision=settings["mixed_precision"],
+    )
+    return json.loads(json.dumps(expected, default=str))
+
+
+def _result(folder: Path, options: dict, settings: dict) -> dict:
+    """What a finished run came to.
+
+    Args:
+        folder: of the run.
+        options: of `finetune`, without the folder.
+        settings: of the comparison.
+
+    Raises:
+        UsageError: it is a run of another comparison.
+    """
+    stored = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    told = changed_settings(stored["settings"], _expected(options, settings))
+    if told:
+        raise UsageError(f"{folder} was made otherwise: {told}. Give another --output.")
+    result = dict(environment=stored["environment"])
+    if "diverged" in stored:
+        return dict(result, top1=None, train_loss=None, train_s=0.0)
+    steps = (folder / "steps.jsonl").read_text(encoding="utf-8").splitlines()
+    return dict(
+        result,
+        top1=100 * stored["epochs"][-1]["eval_top1"],
+        train_loss=stored["epochs"][-1]["train_loss"],
+        train_s=round(sum(json.loads(line)["time_s"] for line in steps), 1),
+    )
+
+
+def _summary(chosen: dict, found: dict, settings: dict, command: str) -> dict:
+    def row_of(row) -> dict:
+        name = run_name(row.options)
+        runs = [result for (other, _), result in sorted(found.items()) if other == name]
+        return dict(
+            name=row.name,
+            options=row.options,
+            run=name,
+            paper_top1=row.paper,
+            **{key: [run[key] for run in runs] for key in ("top1", "train_loss", "train_s")},
+        )
+
+    environments = []
+    for result in found.values():
+        if result["environment"] not in environments:
+            environments.append(result["environment"])
+    return dict(
+        command=command,
+        settings=settings,
+        environments=environments,
+        train_s=round(sum(result["train_s"] for result in found.values()), 1),
+        tables={
+            number: dict(
+                title=table.title, note=table.note, rows=[row_of(row) for row in table.rows]
+            )
+            for number, table in chosen.items()
+        },
+    )

@@ -1,0 +1,1 @@
+"""The page on which people try models, and the same as a Space."""

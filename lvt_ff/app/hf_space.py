@@ -1,0 +1,114 @@
+"""A folder that is a Space on the Hub: the page, the models, and what to install."""
+
+import shutil
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+from packaging.requirements import Requirement
+
+import lvt_ff
+from lvt_ff.data.video_list import VIDEO_SUFFIXES
+from lvt_ff.hub.model_folder import load_folder
+from lvt_ff.hub.push import pushed_files
+from lvt_ff.hub.resolve import is_repository
+from lvt_ff.utils.atomic_io import atomic_folder
+
+__all__ = ["sample_files", "write_space"]
+
+_APP = '''"""The page of a Space; made by `lvt-ff app --export`."""
+
+from pathlib import Path
+
+from lvt_ff.app.server import serve
+
+HERE = Path(__file__).parent'''
+
+
+def write_space(
+    folder: Path, models: Sequence[str], limits: dict[str, Any], samples: Path | None
+) -> None:
+    """Write a Space: this package's source, models that are folders, samples, requirements.
+
+    Args:
+        folder: to be made.
+        models: folders, which are copied, and names on the Hub, which are downloaded there.
+        limits: keywords of `lvt_ff.app.server.serve`.
+        samples: folder of clips, copied.
+
+    Raises:
+        ValueError: the folder is there already, a model cannot be loaded, or there is no sample.
+    """
+    if folder.exists():
+        raise ValueError(f"{folder} exists already: give another name with --export.")
+    for name in models:
+        load_folder(name)
+    clips = {} if samples is None else sample_files(samples)
+    with atomic_folder(folder) as new:
+        source = Path(lvt_ff.__file__).parent
+        shutil.copytree(source, new / "lvt_ff", ignore=shutil.ignore_patterns("__pycache__"))
+        names = [_copied_model(name, new / "models") for name in models]
+        keywords = [f"{name}={value!r}" for name, value in limits.items()]
+        for name, file in clips.items():
+            (new / "samples" / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, new / "samples" / name)
+        if clips:
+            keywords.append('samples=HERE / "samples"')
+        call = ", ".join([f"[{', '.join(names)}]", 'host="0.0.0.0"', *keywords])
+        (new / "app.py").write_text(_APP.format(lines=f"serve({call})"), encoding="utf-8")
+        (new / "requirements.txt").write_text("\n".join(_requirements()) + "\n", encoding="utf-8")
+        (new / "README.md").write_text(_readme(models), encoding="utf-8")
+
+
+def _copied_model(name: str, folder: Path) -> str:
+    """A model's name in the Space's code; folders are copied into it."""
+    if is_repository(name):
+        return repr(name)
+    place = folder / f"{len(list(folder.glob('*')))}" / Path(name).resolve().name
+    place.mkdir(parents=True)
+    for file in pushed_files(Path(name)):
+        shutil.copy(file, place)
+    return f"str(HERE / {place.relative_to(folder.parent).as_posix()!r})"
+
+
+def _requirements() -> list[str]:
+    """What the package itself and its page need, as its metadata say."""
+    needed = []
+    for line in metadata.requires("lvt-ff"):
+        wanted = Requirement(line)
+        marker = str(wanted.marker or "")
+        if "extra" not in marker:
+            needed.append(line)
+        elif wanted.marker.evaluate({"extra": "app"}):
+            wanted.marker = None
+            needed.append(str(wanted))
+    return needed
+
+
+def _readme(models: Sequence[str]) -> str:
+    described = dict(
+        title="lvt_ff",
+        sdk="gradio",
+        sdk_version=metadata.version("gradio"),
+        app_file="app.py",
+        models=[name.partition("@")[0] for name in models if is_repository(name)],
+    )
+    described = {name: value for name, value in described.items() if value}
+    return (
+        f"---\n{yaml.safe_dump(described, sort_keys=False)}---\n\n"
+        "Drop a clip and see what a linear-time video transformer makes of it.\n"
+    )
+
+
+def sample_files(folder: Path) -> dict[str, Path]:
+    """The videos in a folder and those below it, by name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    files = [file for file in sorted(folder.rglob("*")) if file.suffix.lower() in VIDEO_SUFFIXES]
+    if not files:
+        raise ValueError(f"{folder} has no videos: give a folder with some, or leave it out.")
+    return {str(file.relative_to(folder)): file for file in files}

@@ -1,0 +1,1 @@
+"""What a model sees: attention maps, relevance of tokens, and pictures of both."""

@@ -1,0 +1,115 @@
+"""Pictures of what a model sees in a video: relevance for a class, attention, fixation."""
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from lvt_ff.explain.attention_recorder import core_of
+from lvt_ff.explain.relevance import Explanation, relevance
+from lvt_ff.explain.views import ANIMATED, VIEWS, Viewer
+from lvt_ff.inference.classifier import Classifier
+from lvt_ff.utils.atomic_io import atomic_file
+from lvt_ff.utils.command_line import check_parent
+from lvt_ff.utils.errors import usage
+from lvt_ff.utils.validation import suggest
+
+__all__ = ["Explanation", "explain", "explain_video"]
+
+
+@torch.no_grad()
+def explain_video(
+    classify: Classifier, path: str | Path, label: str | None = None, top_k: int = 5
+) -> Explanation:
+    """Classify a video, and find the tokens on which the score of a class rests.
+
+    Not within `torch.inference_mode()`: gradients are needed.
+
+    Args:
+        classify: a model that takes paths; its first view is explained.
+        path: a video file.
+        label: the class to explain; None takes the best.
+        top_k: number of classes in `predictions`.
+
+    Raises:
+        ValueError: the model has no such class, or a kernel without weights.
+        VideoReadError: the file cannot be read.
+    """
+    config = classify.model.config
+    if not config.num_labels or core_of(classify.model).global_pool == "":
+        raise ValueError("The model has no classes to explain: fine-tune it first.")
+    if label is not None and label not in config.label2id:
+        raise ValueError(
+            f"The model has no class {label!r}: {suggest(label, list(config.class_names))}."
+        )
+    clip = classify.read(path)[:1]
+    scores = classify.model(clip).logits
+    predictions = classify.ranked(scores, top_k)
+    label = predictions[0]["label"] if label is None else label
+    number = int(config.label2id[label])
+    grid = core_of(classify.model).grid
+    tokens = relevance(classify.model, clip, torch.tensor([number], device=clip.device))
+    return Explanation(
+        clip=clip,
+        frames=classify.pictures(clip[0]),
+        predictions=predictions,
+        label=label,
+        score=scores.float().softmax(-1)[0, number].item(),
+        relevance=tokens[0].unflatten(-1, grid).cpu().numpy(),
+    )
+
+
+def explain(
+    video: str,
+    model: str,
+    output: Path,
+    view: Literal["relevance", "attention", "fixation", "time", "layers"] = "relevance",
+    label: str | None = None,
+    layer: int | None = None,
+    head: int | None = None,
+    query: list[int] | None = None,
+    decoder: Literal["auto", "decord", "pyav", "torchcodec"] = "auto",
+    device: str | None = None,
+) -> Explanation:
+    """Draw what a model sees in a video.
+
+    Args:
+        video: Video file.
+        model: Model folder, or ORG/NAME[@REVISION] on the Hub.
+        output: Picture to write: .png, or .gif or .mp4 for an animation.
+        view: relevance (which tokens the class's score rests on), attention (what one token
+            attends to), fixation (ratios of feature fixation), time (attention from frame to
+            frame), layers (attention matrices of every block, as in the paper's Fig. 2).
+        label: Class whose relevance is shown, or chooses the token; the best if not given.
+        layer: Block of the views attention and fixation, from 0; the last if not given.
+        head: Attention head, from 0; the mean of all if not given. Not for relevance.
+        query: Token of the view attention, as [ROW,COLUMN] from 0, or [FRAME,ROW,COLUMN] where
+            attention is joint; the place that counts most if not given.
+        decoder: Video backend; auto falls back from one to the next.
+        device: Torch device; a GPU where there is one if not given.
+    """
+    given = dict(label=label, layer=layer, head=head, query=query)
+    given = {name: value for name, value in given.items() if value is not None}
+    with usage():
+        drawn = VIEWS[view]
+        for name in given.keys() - drawn.options:
+            raise ValueError(f"--{name} has no effect on the view {view}: leave it out.")
+        if label is not None and query is not None:
+            raise ValueError("--label chooses the token that --query gives: leave one out.")
+        if output.absolute() == Path(video).absolute():
+            raise ValueError(f"--output is the video itself: {output}.")
+        suffixes = (".png", *ANIMATED) if drawn.moving else (".png",)
+        if output.suffix.lower() not in suffixes:
+            raise ValueError(
+                f"--output must end with {' or '.join(suffixes)} for the view {view}, got {output}."
+            )
+        check_parent(output)
+        classify = Classifier(model, device, decoder=decoder)
+        try:
+            explained = explain_video(classify, video, given.pop("label", None))
+            with torch.no_grad(), atomic_file(output) as partial:
+                drawn.draw(Viewer(classify.model, explained, Path(video).name, **given), partial)
+        except NotImplementedError as error:
+            raise ValueError(str(error)) from error
+    print(f"{explained.label}: {100 * explained.score:.1f} %; wrote {output}")
+    return explained

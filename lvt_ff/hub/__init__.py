@@ -1,0 +1,1 @@
+"""Models by name: folders on disk and repositories on the Hub, their cards, push and pull."""

@@ -1,0 +1,1 @@
+"""A trained model at work: classify files, export to other runtimes."""

@@ -1,0 +1,67 @@
+"""Classify video files with a model folder."""
+
+import json as json_format
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+from lvt_ff.data import VideoReadError
+from lvt_ff.inference.classifier import Classifier
+from lvt_ff.utils.command_line import check_ranges
+from lvt_ff.utils.errors import Failure, usage
+
+__all__ = ["predict"]
+
+
+def predict(
+    videos: list[str],
+    model: Path,
+    top_k: int = 5,
+    clips: int = 1,
+    crops: int = 1,
+    json: bool = False,
+    decoder: Literal["auto", "decord", "pyav", "torchcodec"] = "auto",
+    device: str | None = None,
+) -> None:
+    """Print the best classes of each video.
+
+    Videos that cannot be read are named, the rest is classified, and the exit status is 1.
+
+    Args:
+        videos: Video files.
+        model: Model folder, or ORG/NAME[@REVISION] on the Hub.
+        top_k: Number of classes.
+        clips: Clips in time per video; probabilities are averaged.
+        crops: Crops along the longer side per clip; probabilities are averaged.
+        json: One JSON object per video and line.
+        decoder: Video backend; auto falls back from one to the next.
+        device: Torch device; a GPU where there is one if not given.
+    """
+    with usage():
+        check_ranges(top_k=(top_k, 1, None), clips=(clips, 1, None), crops=(crops, 1, None))
+        classify = Classifier(model, device, clips, crops, decoder)
+    failed = 0
+    for path, result in _results(classify, videos, top_k):
+        failed += isinstance(result, str)
+        if json:
+            key = "error" if isinstance(result, str) else "predictions"
+            print(json_format.dumps({"path": path, key: result}))
+            continue
+        print(path)
+        if isinstance(result, str):
+            print(f"  {result}")
+            continue
+        for row in result:
+            print(f"  {100 * row['score']:5.1f} %  {row['label']}")
+    if failed:
+        raise Failure(f"{failed} of {len(videos)} videos could not be read")
+
+
+def _results(
+    classify: Classifier, videos: Sequence[str], top_k: int
+) -> Iterator[tuple[str, list[dict] | str]]:
+    for path in videos:
+        try:
+            yield path, classify(path, top_k)
+        except VideoReadError as error:
+            yield path, str(error)

@@ -1,0 +1,221 @@
+"""Evaluate a model folder on labelled videos, every view of every video accounted for."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import nn
+from torch.utils.data import DataLoader, Subset
+from tqdm import tqdm
+
+from lvt_ff.data import EvalDataset, collate, load_video_list
+from lvt_ff.hf import LVTFFVideoProcessor
+from lvt_ff.hub.model_folder import load_folder
+from lvt_ff.hub.resolve import is_repository
+from lvt_ff.training.metrics import class_accuracy, confusion_matrix, topk_accuracy
+from lvt_ff.utils.atomic_io import write_text
+from lvt_ff.utils.command_line import check_ranges
+from lvt_ff.utils.environment import environment
+from lvt_ff.utils.errors import Failure, UsageError, usage
+from lvt_ff.utils.plots import confusion_picture
+
+__all__ = ["evaluate", "evaluate_videos", "make_accelerator", "protocol", "score_videos"]
+
+
+def protocol(num_clips: int, num_crops: int, processor: LVTFFVideoProcessor) -> str:
+    """What an accuracy was measured with, in a line."""
+    height, width = processor.crop_size["height"], processor.crop_size["width"]
+    stride = f", stride {processor.sampling_stride}" if processor.sampling == "dense" else ""
+    return (
+        f"{num_clips} {'clip' if num_clips == 1 else 'clips'} × "
+        f"{num_crops} {'crop' if num_crops == 1 else 'crops'}, "
+        f"{processor.num_frames} frames of {height}×{width}, {processor.sampling} sampling{stride}"
+    )
+
+
+def score_videos(
+    model: nn.Module,
+    dataset: EvalDataset,
+    accelerator: Accelerator,
+    *,
+    batch_size: int,
+    num_workers: int,
+    progress: str,
+) -> tuple[np.ndarray, list[tuple[str, str]]]:
+    """Class probabilities of every listed video, averaged over its views, on all processes.
+
+    Args:
+        model: gives an output with `logits` (B, K).
+        dataset: all views of each video.
+        accelerator: processes share the videos.
+        batch_size: views in one forward pass.
+        num_workers: of the data loader, per process.
+        progress: text before the bar.
+
+    Returns:
+        (n, K) float64, a row of NaN for each video that could not be read; and (path, reason) of
+        those.
+    """
+    mine = range(accelerator.process_index, len(dataset), accelerator.num_processes)
+    views_of_a_video = dataset.num_clips * dataset.num_crops
+    loader = DataLoader(
+        Subset(dataset, mine),
+        batch_size=max(batch_size // views_of_a_video, 1),
+        collate_fn=collate,
+        num_workers=num_workers,
+    )
+    rows, failures = [], []
+    was_training = model.training
+    model.eval()
+    silent = not accelerator.is_main_process or not sys.stderr.isatty()
+    with torch.inference_mode(), tqdm(total=len(mine), desc=progress, disable=silent) as bar:
+        for batch in loader:
+            bar.update(len(batch["index"]))
+            read = [
+                i for i, failed in zip(batch["index"], batch["failure"], strict=True) if not failed
+            ]
+            failures += [failure for failure in batch["failure"] if failure]
+            if not read:
+                continue
+            views = batch["clip"].flatten(0, 1)  # (videos · views, T, C, H, W)
+            with accelerator.autocast():
+                logits = [
+                    model(some.to(accelerator.device)).logits.float().cpu()
+                    for some in views.split(batch_size)
+                ]
+            scores = torch.cat(logits).double().softmax(dim=-1)
+            scores = scores.unflatten(0, (len(read), views_of_a_video)).mean(dim=1).numpy()
+            rows += zip(read, scores, strict=True)
+    model.train(was_training)
+    rows, failures = gather_object(rows), gather_object(failures)
+    num_classes = len(rows[0][1]) if rows else 1
+    scores = np.full((len(dataset), num_classes), np.nan)
+    for index, row in rows:  # by number: nothing counts twice, whoever scored it
+        scores[index] = row
+    return scores, failures
+
+
+def evaluate_videos(
+    model: nn.Module,
+    dataset: EvalDataset,
+    processor: LVTFFVideoProcessor,
+    accelerator: Accelerator,
+    **options,
+) -> tuple[dict, np.ndarray]:
+    """`score_videos` with its accuracies: a dict for `results.json`, and the scores."""
+    scores, failures = score_videos(model, dataset, accelerator, **options)
+    labels = dataset.videos.labels
+    results = dict(
+        protocol=protocol(dataset.num_clips, dataset.num_crops, processor),
+        top1=topk_accuracy(scores, labels, k=1),
+        top5=topk_accuracy(scores, labels, k=5),
+        num_listed=len(dataset),
+        num_evaluated=len(dataset) - len(failures),
+        failures=[dict(path=path, reason=reason) for path, reason in failures],
+    )
+    return results, scores
+
+
+def evaluate(
+    model: Path,
+    data: Path,
+    clips: int = 1,
+    crops: int = 1,
+    output_dir: Path | None = None,
+    batch_size: int = 8,
+    num_workers: int = 2,
+    mixed_precision: Literal["no", "bf16", "fp16"] | None = None,
+    decoder: Literal["auto", "decord", "pyav", "torchcodec"] = "auto",
+    cpu: bool = False,
+) -> dict:
+    """Top-1 and top-5 accuracy, a per-class table and a confusion matrix.
+
+    Class probabilities are averaged over all views of a video. Videos that cannot be read count as
+    wrong and are listed.
+
+    Args:
+        model: Model folder, or ORG/NAME[@REVISION] on the Hub.
+        data: Folder with one subfolder per class, or CSV file with the columns path,label.
+        clips: Clips in time per video.
+        crops: Crops along the longer side per clip.
+        output_dir: Where evaluation.json and confusion.png go; the model folder if not given.
+        batch_size: Views in one forward pass.
+        num_workers: Processes that read videos.
+        mixed_precision: Autocast dtype; what `accelerate launch` says if not given.
+        decoder: Video backend; auto falls back from one to the next.
+        cpu: Use the CPU where there is a GPU.
+    """
+    with usage():
+        check_ranges(
+            clips=(clips, 1, None),
+            crops=(crops, 1, None),
+            batch_size=(batch_size, 1, None),
+            num_workers=(num_workers, 0, None),
+        )
+        if is_repository(str(model)) and output_dir is None:
+            raise ValueError(f"{model} lies on the Hub: say with --output_dir where results go.")
+        network, processor = load_folder(model)
+        class_names = network.config.class_names
+        videos = load_video_list(data, class_names)
+    accelerator = make_accelerator(mixed_precision, cpu)
+    dataset = EvalDataset(
+        videos,
+        processor.eval_transform(),
+        num_clips=clips,
+        num_crops=crops,
+        **processor.clip_options(),
+        decoder=decoder,
+    )
+    results, scores = evaluate_videos(
+        network.to(accelerator.device),
+        dataset,
+        processor,
+        accelerator,
+        batch_size=batch_size,
+        num_workers=num_workers,
+        progress="evaluating",
+    )
+    results.update(model=str(model), data=str(data), environment=environment())
+    results["classes"] = class_accuracy(scores, videos.labels, class_names)
+    if accelerator.is_main_process:
+        _report(results, Path(output_dir or model), scores, videos.labels, class_names)
+    if not results["num_evaluated"]:
+        raise Failure(f"None of the {len(videos)} videos could be read.")
+    return results
+
+
+def make_accelerator(mixed_precision: str | None, cpu: bool, **options) -> Accelerator:
+    """An Accelerator that does what was asked, or UsageError."""
+    try:
+        accelerator = Accelerator(mixed_precision=mixed_precision, cpu=cpu, **options)
+    except (ImportError, ValueError) as error:
+        raise UsageError(f"--mixed_precision {mixed_precision} cannot be had: {error}") from error
+    if accelerator.mixed_precision == "fp16" and accelerator.device.type == "cpu":
+        raise UsageError("--mixed_precision fp16 needs a GPU: use bf16 or no.")
+    return accelerator
+
+
+def _report(results: dict, folder: Path, scores, labels, class_names: tuple[str, ...]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    what = f"[{results['protocol']}]"
+    print(f"top-1 per class  {what}")
+    for row in results["classes"]:
+        print(f"{100 * row['top1']:6.1f} %  {row['num_videos']:5d} videos  {row['name']}")
+    print(f"top-1 {100 * results['top1']:.2f} %  {what}")
+    print(f"top-5 {100 * results['top5']:.2f} %  {what}")
+    print(f"{results['num_evaluated']} of {results['num_listed']} listed videos evaluated")
+    for failure in results["failures"]:
+        print(f"not read, counted as wrong: {failure['reason']}")
+    write_text(folder / "evaluation.json", json.dumps(results, indent=2) + "\n")
+    written = ["evaluation.json"]
+    if results["num_evaluated"]:
+        written.append("confusion.png")
+        title = f"top-1 {100 * results['top1']:.1f} %\n{results['protocol']}"
+        counts = confusion_matrix(scores, labels)
+        confusion_picture(folder / "confusion.png", counts, class_names, title)
+    print(f"wrote {' and '.join(written)} to {folder}")

@@ -1,0 +1,1 @@
+"""What every room may use: errors, checks of arguments, the command line, files, plots."""

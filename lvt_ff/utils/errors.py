@@ -1,0 +1,29 @@
+"""The errors that users meet, and which exit status each of them means."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from huggingface_hub.errors import StrictDataclassError
+
+__all__ = ["Failure", "UsageError", "VideoReadError", "usage"]
+
+
+class Failure(RuntimeError):
+    """A run that cannot go on, for a reason its message tells. Exit status 1."""
+
+
+class UsageError(ValueError):
+    """What was asked for cannot be done; the message says what to do. Exit status 2."""
+
+
+class VideoReadError(RuntimeError):
+    """No backend could read a file; the message names it, what was tried, and each reason."""
+
+
+@contextmanager
+def usage() -> Iterator[None]:
+    """Within this block a ValueError means wrong usage: names, files and sizes are checked."""
+    try:
+        yield
+    except (ValueError, StrictDataclassError) as error:
+        raise UsageError(str(error)) from error

@@ -1,0 +1,20 @@
+"""Checkpoints of other models to ours and back: functions on state dicts, no files."""
+
+from lvt_ff.weights.authors import authors_to_lvt_ff, lvt_ff_to_authors
+from lvt_ff.weights.layouts import STEM, layout_of, read_pieces, sizes_of, unwrap
+from lvt_ff.weights.report import ConversionReport
+from lvt_ff.weights.vit import fitting_variants, log_report, vit_to_video
+
+__all__ = [
+    "STEM",
+    "ConversionReport",
+    "authors_to_lvt_ff",
+    "fitting_variants",
+    "layout_of",
+    "log_report",
+    "lvt_ff_to_authors",
+    "read_pieces",
+    "sizes_of",
+    "unwrap",
+    "vit_to_video",
+]

@@ -1,0 +1,245 @@
+"""Lists of videos, transforms, datasets: one preprocessing, one draw per clip."""
+
+import csv
+
+import numpy as np
+import pytest
+import timm
+import torch
+from conftest import random_frames
+
+from lvt_ff import VideoReadError
+from lvt_ff.data import (
+    EvalDataset,
+    EvalTransform,
+    TrainDataset,
+    TrainTransform,
+    collate,
+    load_video_list,
+    read_clip,
+    read_views,
+    sample_indices,
+)
+from lvt_ff.data.synthetic.demo import TIME_CLASSES, draw_clip
+from lvt_ff.data.synthetic.writer import write_video
+from lvt_ff.data.transforms import crop_clip, resize_to_cover
+from lvt_ff.hub.model_folder import build_model
+
+CLIP = dict(num_frames=4, sampling="uniform", stride=2, decoder="auto")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    root = tmp_path_factory.mktemp("videos")
+    for number, label in enumerate(["wave", "wave", "jump", "jump", "sit"]):
+        (root / label).mkdir(exist_ok=True)
+        write_video(root / label / f"{number}.mp4", random_frames(12, 64, 96, seed=number))
+    (root / "jump" / "notes.txt").write_text("not a video")
+    return root
+
+
+def small_transform():
+    return EvalTransform((32, 32), (32, 32), [0.5] * 3, [0.5] * 3, "bilinear")
+
+
+def test_folder_is_one_class_per_subfolder(folder):
+    videos = load_video_list(folder)
+    assert videos.class_names == ("jump", "sit", "wave")
+    assert videos.labels.tolist() == [0, 0, 1, 2, 2]
+    assert [path.rsplit("/", 1)[1] for path in videos.paths] == [
+        *("2.mp4", "3.mp4", "4.mp4", "0.mp4", "1.mp4")
+    ]
+
+
+def test_csv_lists_the_same_videos(folder):
+    rows = [("path", "label")]
+    rows += [(f"{p.parent.name}/{p.name}", p.parent.name) for p in sorted(folder.glob("*/*.mp4"))]
+    with open(folder / "list.csv", "w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    by_csv, by_folder = load_video_list(folder / "list.csv"), load_video_list(folder)
+    assert by_csv.paths.tolist() == by_folder.paths.tolist()
+    assert by_csv.labels.tolist() == by_folder.labels.tolist()
+
+
+def test_class_names_of_a_model_decide_the_numbers(folder):
+    videos = load_video_list(folder, ("wave", "sit", "fall", "jump"))
+    assert videos.labels.tolist() == [3, 3, 1, 0, 0]
+    with pytest.raises(ValueError, match="classes that the model does not: .'jump'"):
+        load_video_list(folder, ("wave", "sit"))
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("file,class\na.mp4,x\n", r"needs the columns path,label.*got \['file', 'class'\]"),
+        ("path,label\n", "has no rows"),
+        ("path,label\nwave/0.mp4,\n", "no label in line 2"),
+        ("path,label\nwave/0.mp4,a\nnone.mp4,b\n", "1 of 2 files that do not exist.*none.mp4"),
+        ("path,label\nwave/0.mp4,a\n", "one class only"),
+    ],
+)
+def test_wrong_csv_files_are_refused(folder, text, message):
+    (folder / "wrong.csv").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        load_video_list(folder / "wrong.csv")
+
+
+def test_missing_and_empty_sources_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="does not exist"):
+        load_video_list(tmp_path / "nothing")
+    with pytest.raises(ValueError, match="No video found"):
+        load_video_list(tmp_path)
+
+
+def test_one_clip_is_one_tensor_in_timm_processor_and_training(folder):
+    path = folder / "wave" / "0.mp4"
+    model, processor, _ = build_model("test_lvt_ff", ["a", "b"])
+    by_processor = processor(str(path), return_tensors="pt")["pixel_values_videos"][0]
+    by_training = EvalDataset(
+        load_video_list(folder), processor.eval_transform(), num_clips=1, num_crops=1, **CLIP
+    )[3]["clip"][0]
+    config = timm.data.resolve_model_data_config(timm.create_model("test_lvt_ff"))
+    assert config["crop_pct"] == 1.0
+    size = config["input_size"][1:]
+    by_timm_config = EvalTransform(
+        size, size, config["mean"], config["std"], config["interpolation"]
+    )(read_clip(path, lambda n: sample_indices(n, 4)))
+    assert by_processor.shape == (4, 3, 64, 64)
+    assert torch.equal(by_processor, by_training)
+    assert torch.equal(by_processor, by_timm_config)
+    assert by_processor.min() >= -1 and by_processor.max() <= 1
+
+
+def test_resize_covers_and_keeps_the_shape():
+    clip = torch.zeros(2, 3, 60, 90, dtype=torch.uint8)
+    assert resize_to_cover(clip, (32, 32), "bilinear").shape == (2, 3, 32, 48)
+    assert resize_to_cover(clip, (32, 64), "bicubic").shape == (2, 3, 43, 64)
+    assert resize_to_cover(clip.transpose(2, 3), (32, 32), "bilinear").shape == (2, 3, 48, 32)
+
+
+def test_three_crops_lie_left_centre_right_or_top_centre_bottom():
+    ramp = np.tile(np.arange(96, dtype=np.uint8), (2, 32, 1))[..., None].repeat(3, axis=-1)
+    transform = EvalTransform((32, 32), (32, 32), [0.0] * 3, [1 / 255] * 3, "bilinear")
+    lefts = [crop[0, 0, 0, 0].item() for crop in transform.crops(ramp, 3)]
+    assert lefts == pytest.approx([0, 32, 64])
+    tops = [crop[0, 0, 0, 0].item() for crop in transform.crops(ramp.swapaxes(1, 2), 3)]
+    assert tops == pytest.approx([0, 32, 64])
+    assert len(transform.crops(ramp, 1)) == 1
+    torch.testing.assert_close(transform.crops(ramp, 3)[1], transform(ramp))
+
+
+def test_crop_positions():
+    clip = torch.arange(5.0).expand(1, 1, 4, 5)
+    assert crop_clip(clip, (2, 3), (1.0, 1.0))[0, 0, 0].tolist() == [2, 3, 4]
+    assert crop_clip(clip, (2, 3), (0.0, 0.0))[0, 0, 0].tolist() == [0, 1, 2]
+
+
+def test_training_draws_are_the_same_for_all_frames_of_a_clip():
+    still = random_frames(1, 60, 90).repeat(5, axis=0)
+    transform = TrainTransform(small_transform(), (1.1, 1.4), hflip=0.5)
+    for seed in range(5):
+        clip = transform(still, np.random.default_rng(seed))
+        assert (clip == clip[:1]).all()
+
+
+@pytest.mark.parametrize(
+    "change", [dict(scale_jitter=(1.4, 1.4)), dict(scale_jitter=(1.1, 1.1)), dict(hflip=1.0)]
+)
+def test_training_options_change_the_clip(change):
+    frames = random_frames(2, 60, 90)
+    plain = dict(scale_jitter=(1.0, 1.0), hflip=0.0)
+    a = TrainTransform(small_transform(), **plain)(frames, np.random.default_rng(0))
+    b = TrainTransform(small_transform(), **{**plain, **change})(frames, np.random.default_rng(0))
+    assert a.shape == b.shape == (2, 3, 32, 32)
+    assert not torch.allclose(a, b)
+    if change == dict(hflip=1.0):
+        torch.testing.assert_close(a, b.flip(-1))
+
+
+def train_set(folder, seed=0, **changes):
+    transform = TrainTransform(small_transform(), (1.0, 1.3), 0.5)
+    return TrainDataset(load_video_list(folder), transform, seed=seed, **{**CLIP, **changes})
+
+
+def test_training_clips_are_functions_of_seed_epoch_and_index(folder):
+    first, again = train_set(folder), train_set(folder)
+    torch.manual_seed(3)
+    np.random.seed(3)
+    assert torch.equal(first[1, 2]["clip"], again[1, 2]["clip"])
+    assert not torch.equal(first[1, 2]["clip"], first[0, 2]["clip"])
+    assert not torch.equal(first[1, 2]["clip"], train_set(folder, seed=1)[1, 2]["clip"])
+
+
+def test_unreadable_training_video_is_replaced_and_reported(folder, tmp_path):
+    for name in ("wave", "jump"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "wave/bad.mp4").write_bytes(b"bad")
+    (tmp_path / "jump/good.mp4").write_bytes((folder / "jump/2.mp4").read_bytes())
+    item = train_set(tmp_path)[0, 1]
+    assert item["label"] == 0
+    assert item["failures"][0][0].endswith("wave/bad.mp4")
+    assert "pyav" in item["failures"][0][1]
+    (tmp_path / "jump/good.mp4").write_bytes(b"bad too")
+    with pytest.raises(VideoReadError, match="10 videos in a row"):
+        train_set(tmp_path)[0, 1]
+
+
+def test_unreadable_evaluation_video_is_not_replaced(folder, tmp_path):
+    for name in ("wave", "jump"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "wave/bad.mp4").write_bytes(b"bad")
+    (tmp_path / "jump/good.mp4").write_bytes((folder / "jump/2.mp4").read_bytes())
+    data = EvalDataset(
+        load_video_list(tmp_path), small_transform(), num_clips=2, num_crops=3, **CLIP
+    )
+    good, bad = data[0], data[1]
+    assert good["clip"].shape == (6, 4, 3, 32, 32) and good["failure"] is None
+    assert bad["clip"] is None and bad["failure"][0].endswith("wave/bad.mp4")
+    batch = collate([good, bad])
+    assert batch["clip"].shape[0] == 1 and batch["index"] == [0, 1]
+
+
+def test_views_are_clips_by_crops_of_one_reading(folder):
+    path = folder / "wave/0.mp4"
+    options = dict(num_frames=4, sampling="dense", stride=1, num_clips=2)
+    views = read_views(path, small_transform(), options, 3, decoder="auto")
+    assert views.shape == (6, 4, 3, 32, 32)
+    second = read_clip(path, lambda n: sample_indices(n, clip=1, **options))
+    torch.testing.assert_close(views[3:], torch.stack(small_transform().crops(second, 3)))
+
+
+def brightness(frames):
+    return frames.astype(float).max((1, 2, 3))
+
+
+def column(frames):
+    ground = np.median(frames, (1, 2), keepdims=True)
+    weight = np.abs(frames - ground).sum(-1).clip(60) - 60
+    return (weight * np.arange(frames.shape[2])).sum((1, 2)) / weight.sum((1, 2)).clip(1)
+
+
+@pytest.mark.parametrize("measure, label", [(column, 0), (brightness, 4)])
+def test_made_up_quantity_is_sorted_in_its_classes_alone(measure, label):
+    order = np.arange(16)
+
+    def trend(other, seed):
+        frames = draw_clip(other, np.random.default_rng(seed))
+        assert frames.shape == (16, 48, 56, 3)
+        return np.corrcoef(measure(frames), order)[0, 1]
+
+    rising = [trend(label, seed) for seed in range(10)]
+    falling = [trend(label + 1, seed) for seed in range(10)]
+    others = [trend(c, s) for c in range(8) if c // 2 != label // 2 for s in range(10)]
+    assert np.mean(rising) > 0.7 and np.mean(falling) < -0.7
+    assert abs(np.mean(others)) < 0.2 and np.max(np.abs(others)) < 0.95
+
+
+@pytest.mark.parametrize("measure", [column, brightness])
+def test_made_up_frames_are_alike_in_all_classes_but_for_their_order(measure):
+    values = [
+        np.concatenate([measure(draw_clip(c, np.random.default_rng((c, s)))) for s in range(30)])
+        for c in range(len(TIME_CLASSES))
+    ]
+    means, spreads = [v.mean() for v in values], [v.std() for v in values]
+    assert np.std(means) < 0.2 * np.mean(spreads)
+    assert np.std(spreads) < 0.1 * np.mean(spreads)
