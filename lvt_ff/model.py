@@ -3,19 +3,19 @@
 Source: arXiv 2210.08164; defaults have a ViT's position embedding, not the authors' patch norm.
 """
 
-import inspect
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
 import torch
 from timm.layers import calculate_drop_path_rates, to_2tuple
 from timm.models import checkpoint
-from timm.models._features import feature_take_indices
+from timm.models._features import feature_take_indices  # timm has no public path to it
 from torch import Tensor, nn
 
 from lvt_ff.kernels import Kernel
 from lvt_ff.layers import (
-    CHOICES,
+    BlockConfig,
     FramePatchEmbed,
     VideoBlock,
     VideoHead,
@@ -27,7 +27,6 @@ from lvt_ff.utils.validation import check_at_least, check_choice, check_clip
 __all__ = ["LinearVideoTransformer", "init_weights"]
 
 torch.fx.wrap("check_clip")  # a leaf of tracing: it looks at sizes
-BLOCK_OPTIONS = tuple(inspect.getfullargspec(VideoBlock.__init__).kwonlyargs)
 
 
 class LinearVideoTransformer(nn.Module):
@@ -65,6 +64,8 @@ class LinearVideoTransformer(nn.Module):
     Raises:
         ValueError: an unknown name, or sizes that do not fit together.
     """
+
+    feature_dim = -1  # axis of the features in `forward_features`, where timm looks for it
 
     def __init__(
         self,
@@ -105,22 +106,43 @@ class LinearVideoTransformer(nn.Module):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ):
-        given = locals()
         super().__init__()
-        for name, known in CHOICES.items():
-            check_choice(name, given[name], known)
         check_at_least(
             1,
-            **dict(num_frames=num_frames, depth=depth, num_heads=num_heads, in_chans=in_chans),
-            **dict(patch_size=patch_size, patch_stride=patch_stride, embed_dim=embed_dim),
+            num_frames=num_frames,
+            depth=depth,
+            num_heads=num_heads,
+            in_chans=in_chans,
+            patch_size=patch_size,
+            patch_stride=patch_stride,
+            embed_dim=embed_dim,
+        )
+        config = BlockConfig(
+            mlp_ratio=mlp_ratio,
+            mlp_dwconv=mlp_dwconv,
+            attn_kernel=attn_kernel,
+            kernel_options=kernel_options,
+            attn_pattern=attn_pattern,
+            block_order=block_order,
+            fixation=fixation,
+            fixation_shared=fixation_shared,
+            fixation_aggregate=fixation_aggregate,
+            fixation_order=fixation_order,
+            fixation_bias=fixation_bias,
+            spatial_shift=spatial_shift,
+            shift_border=shift_border,
+            temporal_shift_div=temporal_shift_div,
+            temporal_shift_segment=temporal_shift_segment,
+            local_concentration=local_concentration,
+            attn_drop_rate=attn_drop_rate,
         )
         self.num_classes = num_classes
         self.num_frames = num_frames
         self.in_chans = in_chans
-        self.joint = attn_pattern == "joint"
         self.num_features = self.embed_dim = embed_dim
-        self.head_hidden_size = head_hidden or embed_dim
         self.grad_checkpointing = False
+        self.checkpoint_func: Callable = checkpoint
+        self.checkpoint_every = 1
         self.pretrained_report = None  # set by loading another model's weights
         self.feature_info = [
             dict(module=f"blocks.{i}", num_chs=embed_dim, reduction=patch_stride)
@@ -137,17 +159,21 @@ class LinearVideoTransformer(nn.Module):
             h, w = self.patch_embed.grid
             self.pos_embed = nn.Parameter(torch.empty(1, h * w, embed_dim)) if pos_embed else None
             self.temp_embed = nn.Parameter(torch.empty(1, num_frames, 1, embed_dim))
-            options = {name: given[name] for name in BLOCK_OPTIONS}
-            blocks = (
-                VideoBlock(embed_dim, num_heads, (num_frames, (h, w)), rate, **options)
-                for rate in calculate_drop_path_rates(drop_path_rate, depth)
+            self.blocks = nn.Sequential(
+                *(
+                    VideoBlock(embed_dim, num_heads, (num_frames, (h, w)), config, rate)
+                    for rate in calculate_drop_path_rates(drop_path_rate, depth)
+                )
             )
-            self.blocks = nn.Sequential(*blocks)
             self.norm = nn.LayerNorm(embed_dim, eps=1e-6)
             self.head = VideoHead(embed_dim, head_hidden, num_classes, global_pool, drop_rate)
         for number, kernel in enumerate(m for m in self.modules() if isinstance(m, Kernel)):
             kernel.number = number
         self.to(dtype=dtype)
+        self.init_weights()
+
+    def init_weights(self) -> None:
+        """Give all parameters and buffers their first values, also after `to_empty()`."""
         self.apply(init_weights)
 
     @property
@@ -165,6 +191,11 @@ class LinearVideoTransformer(nn.Module):
         """Pooling of the head."""
         return self.head.global_pool
 
+    @property
+    def head_hidden_size(self) -> int:
+        """Features before the classifier, F."""
+        return self.head.num_features
+
     def embed(self, x: Tensor) -> Tensor:
         """Clips (B, T, C, H, W) to the tokens (B, T, N, D) that enter the first block.
 
@@ -181,13 +212,16 @@ class LinearVideoTransformer(nn.Module):
     def forward_features(self, x: Tensor) -> Tensor:
         """Clips (B, T, C, H, W) to normed tokens (B, T, N, D)."""
         x = self.embed(x)
-        for block in self.blocks:
-            x = self.run_block(block, x)
+        for number in range(len(self.blocks)):
+            x = self.run_block(number, x)
         return self.norm(x)
 
-    def run_block(self, block: nn.Module, x: Tensor) -> Tensor:
-        """One block on tokens (B, T, N, D), with gradient checkpointing where it is set."""
-        return checkpoint(block, x) if self.grad_checkpointing else block(x)
+    def run_block(self, number: int, x: Tensor) -> Tensor:
+        """One block on tokens (B, T, N, D), recomputed in the backward pass where that is set."""
+        block = self.blocks[number]
+        if self.grad_checkpointing and number % self.checkpoint_every == 0:
+            return self.checkpoint_func(block, x)
+        return block(x)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Normed tokens (B, T, N, D) to scores (B, K), or to the features before the classifier."""
@@ -221,8 +255,8 @@ class LinearVideoTransformer(nn.Module):
         take_indices, max_index = feature_take_indices(len(self.blocks), indices)
         x = self.embed(x)
         intermediates = []
-        for i, block in enumerate(self.blocks[: max_index + 1] if stop_early else self.blocks):
-            x = self.run_block(block, x)
+        for i in range(max_index + 1 if stop_early else len(self.blocks)):
+            x = self.run_block(i, x)
             if i in take_indices:
                 tokens = self.norm(x) if norm else x
                 if output_fmt == "NCHW":
@@ -261,7 +295,7 @@ class LinearVideoTransformer(nn.Module):
         self.patch_embed.set_img_size(to_2tuple(img_size or self.img_size))
         for block in self.blocks:
             block.set_size(self.num_frames, self.grid)
-        changes = refit_embeddings(self, self.num_frames, self.grid, old_grid)
+        changes = refit_embeddings(self, old_grid)
         # For timm's config.json.
         size = dict(img_size=self.img_size, num_frames=self.num_frames)
         self._model_args = dict(getattr(self, "_model_args", {}), **size)
@@ -270,19 +304,35 @@ class LinearVideoTransformer(nn.Module):
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """New, freshly initialised classifier; 0 removes it."""
-        weight = self.head.norm.weight
-        with torch.device(weight.device):
+        like = self.temp_embed
+        with torch.device(like.device):
             self.head.reset(num_classes, global_pool)
         self.num_classes = num_classes
-        self.head.fc.to(dtype=weight.dtype).apply(init_weights)
+        self.head.fc.to(dtype=like.dtype).apply(init_weights)
 
     def get_classifier(self) -> nn.Module:
         """The last linear layer."""
         return self.head.fc
 
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recompute every block in the backward pass instead of keeping its activations."""
+    def set_grad_checkpointing(
+        self, enable: bool = True, every: int = 1, checkpoint_func: Callable = checkpoint
+    ) -> None:
+        """Recompute blocks in the backward pass instead of keeping their activations.
+
+        Args:
+            enable: False keeps all of them.
+            every: blocks 0, `every`, 2 · `every`, … are recomputed.
+            checkpoint_func: called as `checkpoint_func(block, x)`, as torch's `checkpoint` is.
+        """
+        check_at_least(1, every=every)
         self.grad_checkpointing = enable
+        self.checkpoint_every, self.checkpoint_func = every, checkpoint_func
+
+    def set_fused_attn(self, enable: bool = True) -> None:
+        """Let kernels use their fused path where they have one, or the plain reference."""
+        for module in self.modules():
+            if isinstance(module, Kernel):
+                module.use_fused = enable
 
     def group_matcher(self, coarse: bool = False) -> dict:
         """Patterns that order parameters from stem to head, for layer-wise learning rates."""

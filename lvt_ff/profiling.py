@@ -2,7 +2,6 @@
 
 import inspect
 import json
-import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
@@ -12,7 +11,7 @@ from timm.models import get_pretrained_cfg
 from torch.profiler import profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from lvt_ff.kernels import KERNELS, Kernel, KernelShape, build_kernel
+from lvt_ff.kernels import KERNELS, KernelShape, build_kernel
 from lvt_ff.model import LinearVideoTransformer, init_weights
 from lvt_ff.timm_models import SOURCES
 from lvt_ff.variants import VARIANTS
@@ -72,7 +71,7 @@ def kernel_rows(model: str = "lvt_ff_default") -> list[dict]:
         rows.append(
             dict(
                 name=name,
-                source=_source(kernel),
+                source=kernel.source,
                 parameters=count_parameters(built),
                 macs=count_macs(built),
                 fused=kernel.fused,
@@ -80,12 +79,6 @@ def kernel_rows(model: str = "lvt_ff_default") -> list[dict]:
             )
         )
     return rows
-
-
-def _source(kernel: type[Kernel]) -> str:
-    """The first sentence of the source that a kernel's module names."""
-    _, _, told = (sys.modules[kernel.__module__].__doc__ or "").partition("Source: ")
-    return " ".join(told.split()).split(";")[0].split(", and its")[0].rstrip(".")
 
 
 def kernels(model: Literal[tuple(VARIANTS)] = "lvt_ff_default") -> None:

@@ -133,9 +133,7 @@ def checkpoint_filter_fn(
         )
     old_size = model.pretrained_cfg["input_size"][1:]  # of the file, where a folder says so
     old_grid = FramePatchEmbed.token_grid(old_size, model.patch_embed.proj)
-    state_dict, changes = resample_embeddings(
-        state_dict, model.num_frames, model.grid, old_grid, model.joint
-    )
+    state_dict, changes = resample_embeddings(state_dict, model, old_grid)
     for change in changes:
         _logger.warning("Resampled %s.", change)
     return state_dict

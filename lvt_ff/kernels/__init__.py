@@ -3,7 +3,7 @@
 import inspect
 from typing import Any
 
-from lvt_ff.kernels.base import Kernel, KernelShape, LinearKernel
+from lvt_ff.kernels.base import Kernel, KernelShape, LengthTable, LinearKernel
 from lvt_ff.kernels.castling import CastlingKernel
 from lvt_ff.kernels.cosformer import CosformerKernel
 from lvt_ff.kernels.elu1 import Elu1Kernel
@@ -23,7 +23,7 @@ from lvt_ff.kernels.vicinity import VicinityKernel
 from lvt_ff.kernels.vig import VigKernel
 from lvt_ff.kernels.vitality import VitalityKernel
 
-__all__ = ["KERNELS", "Kernel", "KernelShape", "LinearKernel", "build_kernel"]
+__all__ = ["KERNELS", "Kernel", "KernelShape", "LengthTable", "LinearKernel", "build_kernel"]
 
 KERNELS: dict[str, type[Kernel]] = {
     "relu": ReluKernel,

@@ -1,13 +1,15 @@
 """The interface of an attention kernel: two steps, because feature fixation acts between them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from timm.layers import use_fused_attn
 from torch import Tensor, nn
 
 from lvt_ff.ops import linear_attention, linear_weights
 from lvt_ff.utils.validation import check_at_least
 
-__all__ = ["Kernel", "KernelShape", "LinearKernel"]
+__all__ = ["Kernel", "KernelShape", "LengthTable", "LinearKernel"]
 
 
 @dataclass(frozen=True)
@@ -35,27 +37,50 @@ class KernelShape:
         return self.grid[0] * self.grid[1]
 
 
+@dataclass(frozen=True)
+class LengthTable:
+    """A parameter with a row for every token, which another clip size resamples.
+
+    Args:
+        axis: of the tokens.
+        is_sum: rows are weights of a sum over the tokens, which stays as large with more of them.
+    """
+
+    axis: int
+    is_sum: bool = False
+
+
 class Kernel(nn.Module):
     """Maps queries and keys to features, then aggregates values with them.
 
-    `no_weight_decay` names its parameters that are no matrices, for optimizers.
-    `uses_input` says that `aggregate` looks at the attention's input, which is else left out.
-    `fused` names what computes it without its intermediate results in memory, if anything does.
-    `number` counts a model's attentions from 0, for what is drawn for each of them.
+    A subclass says about itself, in class attributes:
+        source: where it is from, for people.
+        fused: what computes it without its intermediate results in memory, if anything does;
+            `use_fused` of an instance switches that off.
+        uses_input: `aggregate` looks at the attention's input, which is else left out.
+        no_weight_decay: names of its parameters that are no matrices, for optimizers.
+        length_tables: its parameters that are tied to the number of tokens, by name.
+        image_start: values of its own parameters, by name, with which what it has beside the
+            attention adds nothing: a model starts so from an image model's weights.
+
     Options of a kernel are further arguments of its constructor, by name and with defaults.
 
     Args:
         shape: what it is built for.
     """
 
+    source: str = ""
     fused: str | None = None
     uses_input: bool = False
-    number: int = 0
     no_weight_decay: tuple[str, ...] = ()
+    length_tables: dict[str, LengthTable] = {}
+    image_start: dict[str, float] = {}
+    number: int = 0  # of the model's attentions, for what is drawn for each of them
 
     def __init__(self, shape: KernelShape):
         super().__init__()
         self.shape = shape
+        self.use_fused = bool(use_fused_attn())
 
     @property
     def feature_dim(self) -> int:
@@ -71,6 +96,29 @@ class Kernel(nn.Module):
 
     def start_step(self, step: int) -> None:
         """Called before every step of fine-tuning with the number of steps done."""
+
+    def forward(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        fix: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]],
+        x: Tensor | None = None,
+    ) -> Tensor:
+        """An attention between its projections.
+
+        All use of the kernel's own parameters is within this call, where the hooks of accelerate
+        and FSDP provide them.
+
+        Args:
+            q, k, v: (S, A, L, E).
+            fix: what acts on features and values between the two steps.
+            x: the attention's input (S, L, D), for kernels that look at it.
+
+        Returns:
+            (S, A, L, E).
+        """
+        return self.aggregate(*fix(*self.feature_map(q, k), v), x)
 
     def feature_map(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         """(S, A, L, E) queries and keys to (S, A, L, F) features, in float32 where it matters."""
@@ -111,13 +159,12 @@ class LinearKernel(Kernel):
         self.eps, self.clamp = eps, clamp
 
     def add_position(self, x: Tensor) -> Tensor:
-        """Features (S, A, L, F) with the place of each token in them, where a kernel knows it."""
+        """Features (S, A, L, F) with each token's position in them, where a kernel knows it."""
         return x
 
     def aggregate(self, q: Tensor, k: Tensor, v: Tensor, x: Tensor | None = None) -> Tensor:
         return linear_attention(self.add_position(q), self.add_position(k), v, self.eps, self.clamp)
 
     def weights(self, q: Tensor, k: Tensor, rows: Tensor) -> Tensor:
-        return linear_weights(
-            self.add_position(q)[..., rows, :], self.add_position(k), self.eps, self.clamp
-        )
+        q, k = self.add_position(q)[..., rows, :], self.add_position(k)
+        return linear_weights(q, k, self.eps, self.clamp)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from lvt_ff.kernels.base import Kernel, KernelShape
-from lvt_ff.kernels.conv import OwnConv2d
-from lvt_ff.ops import autocast_off, product, upcast
+from lvt_ff.kernels.conv import TorchInitConv2d
+from lvt_ff.ops import in_float32, product
 from lvt_ff.utils.validation import check_odd
 
 __all__ = ["CastlingKernel"]
@@ -24,23 +24,24 @@ class CastlingKernel(Kernel):
         filter_size: tokens of the filter, odd.
     """
 
+    source = "You et al., arXiv 2211.10526"
+    image_start = {"dconv.weight": 0.0}
+
     def __init__(self, shape: KernelShape, *, filter_size: int = 9):
         super().__init__(shape)
         check_odd(filter_size=filter_size)
         heads = shape.num_heads
-        self.dconv = OwnConv2d(
+        self.dconv = TorchInitConv2d(
             heads, heads, (filter_size, 1), padding=(filter_size // 2, 0), bias=False, groups=heads
         )
 
     def aggregate(self, q: Tensor, k: Tensor, v: Tensor, x: Tensor | None = None) -> Tensor:
-        return self._angular(q, k, v) + self.dconv(v)
+        return _angular(q, k, v) + self.dconv(v)
 
-    def _angular(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        with autocast_off(v.device.type):
-            dtype = v.dtype
-            q, k, v = upcast(q, k, v)
-            out = v / 2 + product(_unit(q) / math.pi, _unit(k), v)
-            return _unit(out).to(dtype)
+
+@in_float32(restore="v")
+def _angular(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return _unit(v / 2 + product(_unit(q) / math.pi, _unit(k), v))
 
 
 def _unit(x: Tensor) -> Tensor:

@@ -2,17 +2,17 @@
 
 from torch import Tensor, nn
 
-__all__ = ["OwnConv1d", "OwnConv2d", "OwnInit", "SmallInit", "depthwise"]
+__all__ = ["TorchInitConv1d", "TorchInitConv2d", "TorchInit", "SmallInit", "depthwise"]
 
 
-class OwnInit:
+class TorchInit:
     """A layer whose first values are torch's own, as in its source."""
 
     def init_weights(self) -> None:
         self.reset_parameters()
 
 
-class SmallInit(OwnInit):
+class SmallInit(TorchInit):
     """A layer with truncated normal weights of deviation 0.02 and no bias, as in its source."""
 
     def init_weights(self) -> None:
@@ -20,11 +20,11 @@ class SmallInit(OwnInit):
         nn.init.zeros_(self.bias)
 
 
-class OwnConv1d(OwnInit, nn.Conv1d):
+class TorchInitConv1d(TorchInit, nn.Conv1d):
     """A convolution beside an attention."""
 
 
-class OwnConv2d(OwnInit, nn.Conv2d):
+class TorchInitConv2d(TorchInit, nn.Conv2d):
     """A convolution beside an attention."""
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lvt_ff.kernels.base import KernelShape, LinearKernel
-from lvt_ff.ops import autocast_off, upcast
+from lvt_ff.ops import in_float32, upcast
 
 __all__ = ["CosformerKernel"]
 
@@ -23,6 +23,8 @@ class CosformerKernel(LinearKernel):
         eps, clamp: see `LinearKernel`.
     """
 
+    source = "Qin et al., arXiv 2202.08791"
+
     def __init__(
         self, shape: KernelShape, *, offset: float = 0.0, eps: float = 1e-6, clamp: bool = True
     ):
@@ -30,13 +32,14 @@ class CosformerKernel(LinearKernel):
         self.offset = offset
 
     def feature_map(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        # Features near 0 have gradients that float16 cannot hold.
+        q, k = upcast(q, k)
         return q.relu() + self.offset, k.relu() + self.offset
 
+    @in_float32()
     def add_position(self, x: Tensor) -> Tensor:
-        """(..., L, F) to (..., L, 2F): times sine and cosine of its place."""
-        with autocast_off(x.device.type):
-            (x,) = upcast(x)
-            length = x.shape[-2]
-            place = torch.arange(1, length + 1, device=x.device, dtype=x.dtype)[:, None]
-            angle = math.pi / 2 / length * place
-            return torch.cat([x * angle.sin(), x * angle.cos()], dim=-1)
+        """(..., L, F) to (..., L, 2F): times sine and cosine of its position."""
+        length = x.shape[-2]
+        position = torch.arange(1, length + 1, device=x.device, dtype=x.dtype)[:, None]
+        angle = math.pi / 2 / length * position
+        return torch.cat([x * angle.sin(), x * angle.cos()], dim=-1)

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lvt_ff.kernels.base import Kernel, KernelShape
-from lvt_ff.kernels.conv import OwnConv2d, depthwise
-from lvt_ff.ops import autocast_off, linear_attention, linear_weights, upcast
+from lvt_ff.kernels.base import Kernel, KernelShape, LengthTable
+from lvt_ff.kernels.conv import TorchInitConv2d, depthwise
+from lvt_ff.ops import in_float32, linear_attention, linear_weights
 from lvt_ff.utils.validation import check_choice, check_odd
 
 __all__ = ["FocusedKernel"]
@@ -28,7 +28,10 @@ class FocusedKernel(Kernel):
         per_head: norms over the channels of a head instead of all.
     """
 
+    source = "Han et al., arXiv 2308.00442"
     no_weight_decay = ("scale", "positional_encoding")
+    length_tables = {"positional_encoding": LengthTable(axis=1)}
+    image_start = {"dwc.weight": 0.0, "dwc.bias": 0.0}
 
     def __init__(
         self,
@@ -44,7 +47,7 @@ class FocusedKernel(Kernel):
         self.focusing_factor, self.per_head = focusing_factor, per_head
         self.scale = nn.Parameter(torch.empty(1, 1, shape.dim))
         self.positional_encoding = nn.Parameter(torch.empty(1, shape.length, shape.dim))
-        self.dwc = OwnConv2d(
+        self.dwc = TorchInitConv2d(
             shape.head_dim,
             shape.head_dim,
             kernel_size,
@@ -56,16 +59,15 @@ class FocusedKernel(Kernel):
         nn.init.zeros_(self.scale)
         nn.init.zeros_(self.positional_encoding)
 
+    @in_float32()
     def feature_map(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-        with autocast_off(q.device.type):
-            q, k = upcast(q, k)
-            k = k + self._heads(self.positional_encoding.to(k.dtype))
-            return self._focused(q), self._focused(k)
+        k = k + self._heads(self.positional_encoding.to(k.dtype))
+        return self._focus(q), self._focus(k)
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.shape.num_heads, -1)).transpose(1, 2)
 
-    def _focused(self, x: Tensor) -> Tensor:
+    def _focus(self, x: Tensor) -> Tensor:
         dim = -1 if self.per_head else (1, 3)
         x = (x.relu() + 1e-6) / F.softplus(self._heads(self.scale.to(x.dtype)))
         # The map is the same for a multiple of x, whose powers stay in range.

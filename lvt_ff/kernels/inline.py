@@ -3,14 +3,12 @@
 Source: Han et al., arXiv 2412.06590, and its public code.
 """
 
-import itertools
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lvt_ff.kernels.base import KernelShape
-from lvt_ff.kernels.conv import OwnConv1d
+from lvt_ff.kernels.conv import TorchInitConv1d
 from lvt_ff.kernels.vitality import VitalityKernel
 
 __all__ = ["InlineKernel"]
@@ -26,15 +24,17 @@ class InlineKernel(VitalityKernel):
         shape: what it is built for.
     """
 
+    source = "Han et al., arXiv 2412.06590"
     uses_input = True
+    image_start = {"residual.2.weight": 0.0, "residual.2.bias": 0.0}
 
     def __init__(self, shape: KernelShape):
         super().__init__(shape)
         dim, heads = shape.dim, shape.num_heads
         self.residual = nn.Sequential(
-            OwnConv1d(dim, dim, 1, groups=heads),
+            TorchInitConv1d(dim, dim, 1, groups=heads),
             nn.GELU(),
-            OwnConv1d(dim, 9 * dim, 1, groups=heads),
+            TorchInitConv1d(dim, 9 * dim, 1, groups=heads),
         )
 
     def aggregate(self, q: Tensor, k: Tensor, v: Tensor, x: Tensor | None = None) -> Tensor:
@@ -48,7 +48,8 @@ class InlineKernel(VitalityKernel):
         planes = F.pad(v.unflatten(2, (h, w)), (0, 0, 1, 1, 1, 1))  # (S, A, h + 2, w + 2, E)
         # A sum of products: no convolution takes a batch's own weights in every runtime.
         out = torch.zeros_like(v)
-        for dy, dx in itertools.product(range(3), repeat=2):
+        for number in range(9):
+            dy, dx = divmod(number, 3)
             moved = planes[:, :, dy : dy + h, dx : dx + w].flatten(2, 3)
-            out = out + weight[..., 3 * dy + dx] * moved
+            out = out + weight[..., number] * moved
         return out

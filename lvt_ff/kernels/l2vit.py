@@ -20,6 +20,7 @@ class L2vitKernel(LinearKernel):
             for sequences of thousands of tokens.
     """
 
+    source = "Zheng et al., arXiv 2501.16182"
     no_weight_decay = ("temperature",)
 
     def __init__(self, shape: KernelShape, *, den_min: float = 100.0):

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lvt_ff.kernels.base import Kernel, KernelShape
-from lvt_ff.ops import autocast_off, upcast
+from lvt_ff.kernels.upcast import Float32LayerNorm, Float32Linear
+from lvt_ff.ops import in_float32
 from lvt_ff.utils.validation import check_at_least, check_choice
 
 __all__ = ["LaraKernel"]
@@ -23,15 +24,12 @@ class _Proposals(nn.Module):
 
     def __init__(self, head_dim: int):
         super().__init__()
-        self.linear = nn.Linear(head_dim, head_dim)
-        self.norm = nn.LayerNorm(head_dim, eps=1e-5)
+        self.linear = Float32Linear(head_dim, head_dim)
+        self.norm = Float32LayerNorm(head_dim, eps=1e-5)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.linear(x, self.linear.weight.to(x.dtype), self.linear.bias.to(x.dtype))
-        norm = self.norm
-        return F.layer_norm(
-            x, norm.normalized_shape, norm.weight.to(x.dtype), norm.bias.to(x.dtype), norm.eps
-        )
+        """(..., E) to (..., E)."""
+        return self.norm(self.linear(x))
 
 
 class LaraKernel(Kernel):
@@ -44,6 +42,8 @@ class LaraKernel(Kernel):
             "adaptive-1d" along the tokens; None takes the last over time, else "pool-mixed".
         alpha: strength of the reweighting between proposals.
     """
+
+    source = "Zheng et al., arXiv 2204.04667"
 
     def __init__(
         self,
@@ -67,20 +67,17 @@ class LaraKernel(Kernel):
             return self.chosen_proposals
         return "adaptive-1d" if self.shape.grid[0] == 1 else "pool-mixed"
 
+    @in_float32(restore="v")
     def aggregate(self, q: Tensor, k: Tensor, v: Tensor, x: Tensor | None = None) -> Tensor:
-        with autocast_off(v.device.type):
-            dtype = v.dtype
-            q, k, v = upcast(q, k, v)
-            size = (*q.shape[:2], self._num_proposals(q.shape[2]), q.shape[3])
-            noise = torch.randn(size, dtype=q.dtype, device=q.device) if self.training else None
-            of_proposals, of_tokens = self.factors(q, k, noise)
-            return (of_proposals @ (of_tokens @ v)).to(dtype)
+        size = (*q.shape[:2], self._num_proposals(q.shape[2]), q.shape[3])
+        noise = torch.randn(size, dtype=q.dtype, device=q.device) if self.training else None
+        of_proposals, of_tokens = self.factors(q, k, noise)
+        return of_proposals @ (of_tokens @ v)
 
+    @in_float32()
     def weights(self, q: Tensor, k: Tensor, rows: Tensor) -> Tensor:
-        with autocast_off(q.device.type):
-            q, k = upcast(q, k)
-            of_proposals, of_tokens = self.factors(q, k)
-            return of_proposals[..., rows, :] @ of_tokens
+        of_proposals, of_tokens = self.factors(q, k)
+        return of_proposals[..., rows, :] @ of_tokens
 
     def _num_proposals(self, length: int) -> int:
         if self.proposals == "adaptive-1d":

@@ -6,8 +6,8 @@ Source: Wang et al., arXiv 2006.04768; lucidrains/linformer.
 import torch
 from torch import Tensor, nn
 
-from lvt_ff.kernels.base import Kernel, KernelShape
-from lvt_ff.ops import autocast_off, upcast
+from lvt_ff.kernels.base import Kernel, KernelShape, LengthTable
+from lvt_ff.ops import in_float32
 from lvt_ff.utils.validation import check_at_least
 
 __all__ = ["LinformerKernel"]
@@ -23,6 +23,12 @@ class LinformerKernel(Kernel):
         rank: projected tokens; 256 is what the paper's cost and parameters tell, over time too.
     """
 
+    source = "Wang et al., arXiv 2006.04768"
+    length_tables = {
+        "proj_k": LengthTable(axis=0, is_sum=True),
+        "proj_v": LengthTable(axis=0, is_sum=True),
+    }
+
     def __init__(self, shape: KernelShape, *, rank: int = 256):
         super().__init__(shape)
         check_at_least(1, rank=rank)
@@ -34,17 +40,14 @@ class LinformerKernel(Kernel):
         for parameter in (self.proj_k, self.proj_v):
             nn.init.uniform_(parameter, -(self.rank**-0.5), self.rank**-0.5)
 
+    @in_float32(restore="v")
     def aggregate(self, q: Tensor, k: Tensor, v: Tensor, x: Tensor | None = None) -> Tensor:
-        with autocast_off(v.device.type):
-            dtype = v.dtype
-            q, k, v = upcast(q, k, v)
-            return (self._chosen(q, k) @ (self.proj_v.to(v.dtype).T @ v)).to(dtype)
+        return self._projected_weights(q, k) @ (self.proj_v.to(v.dtype).T @ v)
 
+    @in_float32()
     def weights(self, q: Tensor, k: Tensor, rows: Tensor) -> Tensor:
-        with autocast_off(q.device.type):
-            q, k = upcast(q[..., rows, :], k)
-            return self._chosen(q, k) @ self.proj_v.to(k.dtype).T
+        return self._projected_weights(q[..., rows, :], k) @ self.proj_v.to(k.dtype).T
 
-    def _chosen(self, q: Tensor, k: Tensor) -> Tensor:
+    def _projected_weights(self, q: Tensor, k: Tensor) -> Tensor:
         projected = self.proj_k.to(k.dtype).T @ k  # (S, A, rank, E)
         return (self.shape.head_dim**-0.5 * q @ projected.transpose(-2, -1)).softmax(-1)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lvt_ff.kernels.base import Kernel, KernelShape
-from lvt_ff.ops import autocast_off, upcast
+from lvt_ff.ops import in_float32
 from lvt_ff.utils.validation import check_at_least
 
 __all__ = ["OrthoformerKernel"]
@@ -26,23 +26,22 @@ class OrthoformerKernel(Kernel):
         num_landmarks: M; all tokens where there are no more.
     """
 
+    source = "Patrick et al., arXiv 2106.05392 (Motionformer)"
+
     def __init__(self, shape: KernelShape, *, num_landmarks: int = 64):
         super().__init__(shape)
         check_at_least(1, num_landmarks=num_landmarks)
         self.num_landmarks = num_landmarks
 
+    @in_float32(restore="v")
     def aggregate(self, q: Tensor, k: Tensor, v: Tensor, x: Tensor | None = None) -> Tensor:
-        with autocast_off(v.device.type):
-            dtype = v.dtype
-            q, k, v = upcast(q, k, v)
-            to_landmarks, from_tokens = self._factors(q, q, k)
-            return (to_landmarks @ (from_tokens @ v)).to(dtype)
+        to_landmarks, from_tokens = self._factors(q, q, k)
+        return to_landmarks @ (from_tokens @ v)
 
+    @in_float32()
     def weights(self, q: Tensor, k: Tensor, rows: Tensor) -> Tensor:
-        with autocast_off(q.device.type):
-            q, k = upcast(q, k)
-            to_landmarks, from_tokens = self._factors(q[..., rows, :], q, k)
-            return to_landmarks @ from_tokens
+        to_landmarks, from_tokens = self._factors(q[..., rows, :], q, k)
+        return to_landmarks @ from_tokens
 
     def _factors(self, rows: Tensor, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         scale = self.shape.head_dim**-0.25

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from lvt_ff.kernels.base import KernelShape, LinearKernel
-from lvt_ff.ops import autocast_off, upcast
+from lvt_ff.ops import in_float32
 from lvt_ff.utils.validation import check_at_least, check_choice
 
 __all__ = ["PerformerKernel"]
@@ -50,6 +50,8 @@ class PerformerKernel(LinearKernel):
 
     With as many features as channels, feature fixation acts on features, else on q and k.
     """
+
+    source = "Choromanski et al., arXiv 2009.14794"
 
     def __init__(
         self,
@@ -99,12 +101,12 @@ class PerformerKernel(LinearKernel):
             self.redraw(step // self.redraw_interval)
 
     @property
-    def maps_last(self) -> bool:
+    def maps_in_aggregate(self) -> bool:
         """Whether `aggregate` makes the features, as a gate's size is that of q and k."""
         return self.num_features != self.shape.head_dim
 
     def feature_map(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-        return (q, k) if self.maps_last else self._both(q, k)
+        return (q, k) if self.maps_in_aggregate else self._all_features(q, k)
 
     def aggregate(self, q: Tensor, k: Tensor, v: Tensor, x: Tensor | None = None) -> Tensor:
         return super().aggregate(*self._mapped(q, k), v, x)
@@ -113,22 +115,21 @@ class PerformerKernel(LinearKernel):
         return super().weights(*self._mapped(q, k), rows)
 
     def _mapped(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-        return self._both(q, k) if self.maps_last else (q, k)
+        return self._all_features(q, k) if self.maps_in_aggregate else (q, k)
 
-    def _both(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-        return self._features(q, dim=-1), self._features(k, dim=(-2, -1))
+    def _all_features(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        return self._features(q, -1), self._features(k, (-2, -1))
 
+    @in_float32()
     def _features(self, x: Tensor, dim: int | tuple[int, int]) -> Tensor:
-        with autocast_off(x.device.type):
-            (x,) = upcast(x)
-            x = x * self.shape.head_dim**-0.25
-            projected = x @ self.projection.to(x.dtype).transpose(-2, -1)  # (S, A, L, m)
-            if self.features == "relu":
-                return projected.relu() + self.floor
-            half = x.square().sum(-1, keepdim=True) / 2
-            if self.stabilizer == "joint":
-                exponent = projected - half
-                exponent = exponent - exponent.amax(dim, keepdim=True).detach()
-            else:
-                exponent = projected - half - projected.amax(dim, keepdim=True).detach()
-            return self.num_features**-0.5 * (exponent.exp() + self.floor)
+        x = x * self.shape.head_dim**-0.25
+        projected = x @ self.projection.to(x.dtype).transpose(-2, -1)  # (S, A, L, m)
+        if self.features == "relu":
+            return projected.relu() + self.floor
+        half = x.square().sum(-1, keepdim=True) / 2
+        if self.stabilizer == "joint":
+            exponent = projected - half
+            exponent = exponent - exponent.amax(dim, keepdim=True).detach()
+        else:
+            exponent = projected - half - projected.amax(dim, keepdim=True).detach()
+        return self.num_features**-0.5 * (exponent.exp() + self.floor)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lvt_ff.kernels.base import Kernel, KernelShape
 from lvt_ff.kernels.conv import SmallInit, depthwise
-from lvt_ff.ops import autocast_off, product, upcast
+from lvt_ff.ops import in_float32, product
 
 __all__ = ["RankAugmentedKernel"]
 
@@ -26,7 +26,14 @@ class RankAugmentedKernel(Kernel):
         shape: what it is built for; 4 must divide the channels of a head.
     """
 
+    source = "Fan et al., arXiv 2411.07635"
     uses_input = True
+    image_start = {
+        "lepe.weight": 0.0,
+        "lepe.bias": 0.0,
+        "output_gate.weight": 0.0,
+        "output_gate.bias": 1.0,
+    }
 
     def __init__(self, shape: KernelShape):
         super().__init__(shape)
@@ -37,43 +44,39 @@ class RankAugmentedKernel(Kernel):
         self.lepe = _Lepe(shape.dim, shape.dim, 5, padding=2, groups=shape.dim)
         self.output_gate = nn.Linear(shape.dim, shape.dim)
 
+    @in_float32()
     def feature_map(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-        q, k = upcast(q, k)
         return F.elu(q) + 1, F.elu(k) + 1
 
     def aggregate(self, q: Tensor, k: Tensor, v: Tensor, x: Tensor | None = None) -> Tensor:
         gate = self.output_gate(x).unflatten(-1, (v.shape[1], -1)).transpose(1, 2)
         return (self.attend(q, k, v) + depthwise(self.lepe, v, self.shape.grid)) * gate
 
+    @in_float32(restore="v")
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """The attention alone, (S, A, L, E)."""
-        with autocast_off(v.device.type):
-            dtype = v.dtype
-            q, k, v = upcast(q, k, v)
-            k = self._weighted(q, k)
-            norm = q @ k.mean(-2).unsqueeze(-1) + 1e-6
-            out = product(self.rotated(q), self.rotated(k), v) / v.shape[-2]
-            return (out / norm).to(dtype)
+        k = self._weighted_keys(q, k)
+        norm = q @ k.mean(-2).unsqueeze(-1) + 1e-6
+        return product(self.rotate(q), self.rotate(k), v) / v.shape[-2] / norm
 
-    def _weighted(self, q: Tensor, k: Tensor) -> Tensor:
+    def _weighted_keys(self, q: Tensor, k: Tensor) -> Tensor:
         likeness = self.shape.head_dim**-0.5 * (k @ q.mean(-2).unsqueeze(-1))  # (S, A, L, 1)
         return k * k.shape[-2] * likeness.softmax(-2)
 
-    def rotated(self, x: Tensor) -> Tensor:
+    def rotate(self, x: Tensor) -> Tensor:
         """Pairs of channels turned by angles of the row (first half) and the column."""
         (h, w), dim = self.shape.grid, x.shape[-1]
         number = torch.arange(h * w, device=x.device)
         waves = 10000 ** -torch.linspace(0, 1, dim // 4, device=x.device, dtype=x.dtype)
-        angles = [place.to(x.dtype)[:, None] * waves for place in (number // w, number % w)]
+        angles = [position.to(x.dtype)[:, None] * waves for position in (number // w, number % w)]
         angle = torch.cat(angles, dim=-1)  # (L, E/2)
         even, odd = x[..., ::2], x[..., 1::2]
         turned = (even * angle.cos() - odd * angle.sin(), odd * angle.cos() + even * angle.sin())
         return torch.stack(turned, dim=-1).flatten(-2)
 
+    @in_float32()
     def weights(self, q: Tensor, k: Tensor, rows: Tensor) -> Tensor:
-        with autocast_off(q.device.type):
-            q, k = upcast(q, k)
-            k = self._weighted(q, k)
-            norm = q @ k.mean(-2).unsqueeze(-1) + 1e-6
-            scores = self.rotated(q)[..., rows, :] @ self.rotated(k).transpose(-2, -1)
-            return scores / k.shape[-2] / norm[..., rows, :]
+        k = self._weighted_keys(q, k)
+        norm = q @ k.mean(-2).unsqueeze(-1) + 1e-6
+        scores = self.rotate(q)[..., rows, :] @ self.rotate(k).transpose(-2, -1)
+        return scores / k.shape[-2] / norm[..., rows, :]

@@ -19,6 +19,8 @@ class ReluKernel(LinearKernel):
         eps, clamp: see `LinearKernel`.
     """
 
+    source = "arXiv 2210.08164, Eq. 3, with the offset of the authors' code"
+
     def __init__(
         self,
         shape: KernelShape,

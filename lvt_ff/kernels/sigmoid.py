@@ -7,7 +7,7 @@ Transformer's.
 from torch import Tensor
 
 from lvt_ff.kernels.base import KernelShape, LinearKernel
-from lvt_ff.ops import upcast
+from lvt_ff.ops import in_float32
 
 __all__ = ["SigmoidKernel"]
 
@@ -21,12 +21,14 @@ class SigmoidKernel(LinearKernel):
         eps, clamp: see `LinearKernel`.
     """
 
+    source = "arXiv 2210.08164, Table 5"
+
     def __init__(
         self, shape: KernelShape, *, offset: float = 0.0, eps: float = 1e-6, clamp: bool = False
     ):
         super().__init__(shape, eps=eps, clamp=clamp)
         self.offset = offset
 
+    @in_float32()
     def feature_map(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-        q, k = upcast(q, k)
         return q.sigmoid() + self.offset, k.sigmoid() + self.offset

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from lvt_ff.kernels.base import Kernel
-from lvt_ff.ops import autocast_off, upcast
+from lvt_ff.ops import in_float32
 
 __all__ = ["SoftmaxKernel"]
 
@@ -15,12 +15,23 @@ __all__ = ["SoftmaxKernel"]
 class SoftmaxKernel(Kernel):
     """Queries and keys unchanged; weights `softmax(q kᵀ / sqrt(E))` by torch's fused attention."""
 
+    source = "Vaswani et al., arXiv 1706.03762"
     fused = "torch SDPA"
 
     def aggregate(self, q: Tensor, k: Tensor, v: Tensor, x: Tensor | None = None) -> Tensor:
+        if not self.use_fused:
+            return _softmax_attention(q, k, v)
         return scaled_dot_product_attention(q, k, v, scale=self.shape.head_dim**-0.5)
 
+    @in_float32()
     def weights(self, q: Tensor, k: Tensor, rows: Tensor) -> Tensor:
-        with autocast_off(q.device.type):
-            q, k = upcast(q[..., rows, :], k)
-            return (q @ k.transpose(-2, -1) * self.shape.head_dim**-0.5).softmax(dim=-1)
+        return _softmax_weights(q[..., rows, :], k)
+
+
+def _softmax_weights(q: Tensor, k: Tensor) -> Tensor:
+    return (q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5).softmax(dim=-1)
+
+
+@in_float32(restore="v")
+def _softmax_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return _softmax_weights(q, k) @ v

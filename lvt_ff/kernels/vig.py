@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lvt_ff.kernels.base import Kernel, KernelShape
-from lvt_ff.kernels.conv import OwnConv2d, depthwise
-from lvt_ff.ops import autocast_off, upcast
+from lvt_ff.kernels.conv import TorchInitConv2d, depthwise
+from lvt_ff.ops import in_float32
 
 __all__ = ["VigKernel"]
 
@@ -27,11 +27,12 @@ class VigKernel(Kernel):
         shape: what it is built for.
     """
 
+    source = "Liao et al., arXiv 2405.18425"
     uses_input = True
 
     def __init__(self, shape: KernelShape):
         super().__init__(shape)
-        self.dwconv = OwnConv2d(shape.dim, shape.dim, 3, padding=1, groups=shape.dim)
+        self.dwconv = TorchInitConv2d(shape.dim, shape.dim, 3, padding=1, groups=shape.dim)
         self.gate_down = nn.Linear(shape.dim, _GATE_RANK, bias=False)
         self.gate_up = nn.Linear(_GATE_RANK, 2 * shape.dim)
 
@@ -45,16 +46,14 @@ class VigKernel(Kernel):
         gates = gates.unflatten(-1, (2, self.shape.num_heads, -1))  # (S, L, 2, A, E)
         return gates.permute(2, 0, 3, 1, 4)
 
+    @in_float32(restore="v")
     def scan(self, q: Tensor, k: Tensor, v: Tensor, gates: Tensor) -> Tensor:
         """Both scans of (S, A, L, E) with gates (2, S, A, L, E)."""
-        with autocast_off(v.device.type):
-            dtype = v.dtype
-            q, k, v, gates = upcast(q, k, v, gates)
-            q = self.shape.head_dim**-0.5 * q
-            decay = F.logsigmoid(gates) / _GATE_DIVISOR
-            forth = _gated_scan(q, k, v, decay[0])
-            back = _gated_scan(*(x.flip(-2) for x in (q, k, v, decay[1]))).flip(-2)
-            return ((forth + back) / 2).to(dtype)
+        q = self.shape.head_dim**-0.5 * q
+        decay = F.logsigmoid(gates) / _GATE_DIVISOR
+        forth = _gated_scan(q, k, v, decay[0])
+        back = _gated_scan(*(x.flip(-2) for x in (q, k, v, decay[1]))).flip(-2)
+        return (forth + back) / 2
 
 
 def _gated_scan(q: Tensor, k: Tensor, v: Tensor, decay: Tensor) -> Tensor:

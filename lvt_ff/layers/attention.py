@@ -3,74 +3,16 @@
 Source: arXiv 2210.08164, Sec. 4; attentions differ in how tokens form sequences.
 """
 
-from typing import Any
+from functools import partial
 
 from torch import Tensor, nn
 
 from lvt_ff.kernels import KernelShape, build_kernel
+from lvt_ff.layers.config import BlockConfig
 from lvt_ff.layers.fixation import build_fixation
+from lvt_ff.layers.sequences import JointSequences, SpaceSequences, TimeSequences
 
 __all__ = ["Attention", "JointSequences", "SpaceSequences", "TimeSequences"]
-
-
-class SpaceSequences:
-    """One sequence per frame: S = B·T, L = N."""
-
-    @staticmethod
-    def grid(num_frames: int, grid: tuple[int, int]) -> tuple[int, int]:
-        """Rows and columns of a sequence's tokens."""
-        return grid
-
-    @staticmethod
-    def fold(x: Tensor) -> Tensor:
-        """(B, T, N, D) to (S, L, D)."""
-        return x.flatten(0, 1)
-
-    @staticmethod
-    def unfold(x: Tensor, num_frames: int, num_tokens: int) -> Tensor:
-        """(S, L, D) to (B, T, N, D)."""
-        return x.unflatten(0, (-1, num_frames))
-
-
-class TimeSequences:
-    """One sequence per place in the frame: S = B·N, L = T."""
-
-    @staticmethod
-    def grid(num_frames: int, grid: tuple[int, int]) -> tuple[int, int]:
-        """Rows and columns of a sequence's tokens."""
-        return 1, num_frames
-
-    @staticmethod
-    def fold(x: Tensor) -> Tensor:
-        """(B, T, N, D) to (S, L, D)."""
-        return x.transpose(1, 2).flatten(0, 1)
-
-    @staticmethod
-    def unfold(x: Tensor, num_frames: int, num_tokens: int) -> Tensor:
-        """(S, L, D) to (B, T, N, D)."""
-        return x.unflatten(0, (-1, num_tokens)).transpose(1, 2)
-
-
-class JointSequences:
-    """One sequence per clip: S = B, L = T·N."""
-
-    @staticmethod
-    def grid(num_frames: int, grid: tuple[int, int]) -> tuple[int, int]:
-        """Rows and columns of a sequence's tokens: frames below each other.
-
-        Kernels with convolutions or places take them for one tall picture.
-        """
-        return num_frames * grid[0], grid[1]
-
-    @staticmethod
-    def fold(x: Tensor) -> Tensor:
-        """(B, T, N, D) to (S, L, D)."""
-        return x.flatten(1, 2)
-
-    @staticmethod
-    def unfold(x: Tensor, num_frames: int, num_tokens: int) -> Tensor:
-        """(S, L, D) to (B, T, N, D)."""
-        return x.unflatten(1, (num_frames, num_tokens))
 
 
 class Attention(nn.Module):
@@ -81,12 +23,10 @@ class Attention(nn.Module):
         num_heads: heads; must divide `dim`.
         size: frames and token grid of a clip, (T, (h, w)).
         sequences: `SpaceSequences`, `TimeSequences` or `JointSequences`.
-        shift: module that moves keys and values between places, (B, T, N, D) to the same.
-        kernel, kernel_options: name in `KERNELS`, and keywords of its constructor.
-        fixation, fixation_shared, fixation_aggregate, fixation_bias: see `build_fixation`.
-        fixation_order: "after" the shift (the paper's), or "before" it: then shifted keys are
-            already fixed, and what comes from outside is 0 (with "authors", where they have so).
-        attn_drop_rate: dropout on the fixed queries and keys.
+        shift: module that moves keys and values between places, (B, T, N, D) to the same. It acts
+            before fixation; with `fixation_order="before"` after it: then keys that it moves are
+            fixed already, and what comes from outside is 0 (with "authors", where they have so).
+        config: kernel and fixation.
     """
 
     def __init__(
@@ -94,17 +34,9 @@ class Attention(nn.Module):
         dim: int,
         num_heads: int,
         size: tuple[int, tuple[int, int]],
-        *,
         sequences: type,
         shift: nn.Module,
-        kernel: str,
-        kernel_options: dict[str, Any] | None,
-        fixation: str,
-        fixation_shared: bool,
-        fixation_aggregate: str,
-        fixation_order: str,
-        fixation_bias: float,
-        attn_drop_rate: float,
+        config: BlockConfig,
     ):
         super().__init__()
         if dim % num_heads:
@@ -115,22 +47,23 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim)
         self.shift = shift
         shape = KernelShape(num_heads, head_dim, sequences.grid(*size))
-        self.kernel = build_kernel(kernel, shape, kernel_options or {})
+        self.kernel = build_kernel(config.attn_kernel, shape, config.kernel_options or {})
+        feature_dim = self.kernel.feature_dim
         self.fixation = build_fixation(
-            fixation,
-            self.kernel.feature_dim,
+            config.fixation,
+            feature_dim,
             head_dim,
-            shared=fixation_shared,
-            aggregate=fixation_aggregate,
-            first_bias=fixation_bias,
+            shared=config.fixation_shared,
+            aggregate=config.fixation_aggregate,
+            first_bias=config.fixation_bias,
         )
-        self.fix_first = fixation_order == "before" and fixation != "none"
-        if self.fix_first and self.kernel.feature_dim != head_dim:
+        self.fix_first = config.fixation_order == "before" and config.fixation != "none"
+        if self.fix_first and feature_dim != head_dim:
             raise ValueError(
                 f"fixation_order='before' shifts features, which must be as many as a head's "
-                f"{head_dim} channels; {kernel!r} has {self.kernel.feature_dim}."
+                f"{head_dim} channels; {config.attn_kernel!r} has {feature_dim}."
             )
-        self.attn_drop = nn.Dropout(attn_drop_rate)
+        self.attn_drop = nn.Dropout(config.attn_drop_rate)
         self.proj = nn.Linear(dim, dim)
 
     def set_size(self, num_frames: int, grid: tuple[int, int]) -> None:
@@ -145,6 +78,20 @@ class Attention(nn.Module):
         """(S, A, L, E) to (B, T, N, D)."""
         return self.sequences.unfold(x.transpose(1, 2).flatten(-2), num_frames, num_tokens)
 
+    def fix(
+        self, q: Tensor, k: Tensor, v: Tensor, size: tuple[int, int]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """What acts on features (S, A, L, F) and values (S, A, L, E) before they are aggregated.
+
+        Args:
+            q, k, v: features and values.
+            size: frames and tokens per frame, (T, N).
+        """
+        q, k = self.fixation(q, k, v)
+        if self.fix_first:
+            k, v = (self.heads(self.shift(self.tokens(part, *size))) for part in (k, v))
+        return self.attn_drop(q), self.attn_drop(k), v
+
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, N, D) to (B, T, N, D)."""
         size = x.shape[1], x.shape[2]
@@ -152,10 +99,6 @@ class Attention(nn.Module):
         if not self.fix_first:
             k, v = self.shift(k), self.shift(v)
         q, k, v = self.heads(q), self.heads(k), self.heads(v)  # 3 × (S, A, L, E)
-        q, k = self.kernel.feature_map(q, k)
-        q, k = self.fixation(q, k, v)
-        if self.fix_first:
-            k, v = (self.heads(self.shift(self.tokens(part, *size))) for part in (k, v))
         inputs = self.sequences.fold(x) if self.kernel.uses_input else None  # (S, L, D)
-        out = self.kernel.aggregate(self.attn_drop(q), self.attn_drop(k), v, inputs)
+        out = self.kernel(q, k, v, partial(self.fix, size=size), inputs)
         return self.proj(self.tokens(out, *size))

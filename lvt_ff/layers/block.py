@@ -3,32 +3,17 @@
 Source: arXiv 2210.08164, Sec. 4; time before space is the authors' code, not the text.
 """
 
-from collections.abc import Callable
-from typing import Any
-
 from timm.layers import DropPath
 from torch import Tensor, nn
 
 from lvt_ff.kernels.conv import SmallInit
-from lvt_ff.layers.attention import Attention, JointSequences, SpaceSequences, TimeSequences
+from lvt_ff.layers.attention import Attention
+from lvt_ff.layers.config import BlockConfig
 from lvt_ff.layers.mlp import DepthwiseConv, VideoMlp
-from lvt_ff.layers.shift import SpatialShift, TemporalShift
+from lvt_ff.layers.sequences import ATTN_PATTERNS
+from lvt_ff.layers.shift import SpatialShift, make_shift
 
-__all__ = ["ATTN_PATTERNS", "BLOCK_ORDERS", "VideoBlock"]
-
-# Which attentions a block has: (sequences, with spatial shift, with temporal shift) by attribute
-# name.
-ATTN_PATTERNS: dict[str, dict[str, tuple[type, bool, bool]]] = {
-    "factorized": {
-        "temporal_attn": (TimeSequences, True, False),
-        "attn": (SpaceSequences, False, True),
-    },
-    "joint": {"attn": (JointSequences, True, True)},
-    "windowed": {"attn": (SpaceSequences, False, True)},
-}
-
-
-BLOCK_ORDERS = ("time_first", "space_first")
+__all__ = ["VideoBlock"]
 
 
 class _LocalConv(SmallInit, DepthwiseConv):
@@ -67,17 +52,8 @@ class VideoBlock(nn.Module):
         dim: channels.
         num_heads: heads.
         size: frames and token grid of a clip, (T, (h, w)).
+        config: what all blocks have in common.
         drop_path_rate: of each branch.
-        mlp_ratio: hidden channels of the MLP over `dim`.
-        mlp_dwconv: depthwise convolution in the MLP.
-        attn_pattern: name in `ATTN_PATTERNS`.
-        spatial_shift: size of the spatial shift; 0 is off; "windowed" has no place for it.
-        shift_border: see `SpatialShift`.
-        temporal_shift_div, temporal_shift_segment: see `TemporalShift`; a divisor of 0 is off.
-        block_order: "time_first" or "space_first", of the two attentions of "factorized".
-        local_concentration: a branch `x + LocalConcentration(x)` after attention.
-        attn_kernel, kernel_options, fixation, fixation_shared, fixation_aggregate, fixation_order,
-            fixation_bias, attn_drop_rate: see `Attention`.
     """
 
     def __init__(
@@ -85,74 +61,34 @@ class VideoBlock(nn.Module):
         dim: int,
         num_heads: int,
         size: tuple[int, tuple[int, int]],
+        config: BlockConfig,
         drop_path_rate: float = 0.0,
-        *,
-        mlp_ratio: float,
-        mlp_dwconv: bool,
-        attn_pattern: str,
-        block_order: str,
-        spatial_shift: int,
-        shift_border: str,
-        temporal_shift_div: int,
-        temporal_shift_segment: int,
-        local_concentration: bool,
-        attn_kernel: str,
-        kernel_options: dict[str, Any] | None,
-        fixation: str,
-        fixation_shared: bool,
-        fixation_aggregate: str,
-        fixation_order: str,
-        fixation_bias: float,
-        attn_drop_rate: float,
     ):
         super().__init__()
         grid = size[1]
-        shifts: tuple[Callable[[], nn.Module], Callable[[], nn.Module]] = (
-            lambda: (
-                SpatialShift(spatial_shift, dim, grid, shift_border)
-                if spatial_shift
-                else nn.Identity()
-            ),
-            lambda: (
-                TemporalShift(temporal_shift_div, dim, temporal_shift_segment)
-                if temporal_shift_div
-                else nn.Identity()
-            ),
-        )
-
-        def attention(sequences: type, *with_shifts: bool) -> Attention:
-            parts = [make() for make, wanted in zip(shifts, with_shifts, strict=True) if wanted]
-            return Attention(
+        attentions = {"temporal_attn": None}
+        for name, (sequences, with_spatial, with_temporal) in ATTN_PATTERNS[
+            config.attn_pattern
+        ].items():
+            shift = make_shift(
                 dim,
-                num_heads,
-                size,
-                sequences=sequences,
-                shift=parts[0] if len(parts) == 1 else nn.Sequential(*parts),
-                kernel=attn_kernel,
-                kernel_options=kernel_options,
-                fixation=fixation,
-                fixation_shared=fixation_shared,
-                fixation_aggregate=fixation_aggregate,
-                fixation_order=fixation_order,
-                fixation_bias=fixation_bias,
-                attn_drop_rate=attn_drop_rate,
+                grid,
+                spatial=config.spatial_shift if with_spatial else 0,
+                border=config.shift_border,
+                temporal_div=config.temporal_shift_div if with_temporal else 0,
+                segment=config.temporal_shift_segment,
             )
-
-        if block_order == "space_first" and attn_pattern != "factorized":
-            raise ValueError(
-                f"block_order='space_first' needs attn_pattern='factorized', got {attn_pattern!r}."
-            )
-        pattern = ATTN_PATTERNS[attn_pattern]
-        has_temporal = "temporal_attn" in pattern
-        self.temporal_norm1 = nn.LayerNorm(dim, eps=1e-6) if has_temporal else None
-        self.temporal_attn = attention(*pattern["temporal_attn"]) if has_temporal else None
+            attentions[name] = Attention(dim, num_heads, size, sequences, shift, config)
+        over_time = attentions["temporal_attn"] is not None
+        self.temporal_norm1 = nn.LayerNorm(dim, eps=1e-6) if over_time else None
+        self.temporal_attn = attentions["temporal_attn"]
         self.norm1 = nn.LayerNorm(dim, eps=1e-6)
-        self.attn = attention(*pattern["attn"])
-        self.space_first = block_order == "space_first"
-        self.local_norm = nn.LayerNorm(dim, eps=1e-6) if local_concentration else None
-        self.local = LocalConcentration(dim, grid) if local_concentration else None
+        self.attn = attentions["attn"]
+        self.space_first = config.block_order == "space_first"
+        self.local_norm = nn.LayerNorm(dim, eps=1e-6) if config.local_concentration else None
+        self.local = LocalConcentration(dim, grid) if config.local_concentration else None
         self.norm2 = nn.LayerNorm(dim, eps=1e-6)
-        self.mlp = VideoMlp(dim, int(dim * mlp_ratio), grid, mlp_dwconv)
+        self.mlp = VideoMlp(dim, int(dim * config.mlp_ratio), grid, config.mlp_dwconv)
         self.drop_path = DropPath(drop_path_rate) if drop_path_rate else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:

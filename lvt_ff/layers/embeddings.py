@@ -7,7 +7,11 @@ import torch.nn.functional as F
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
-__all__ = ["init_embeddings", "refit_embeddings", "resample_embeddings"]
+from lvt_ff.kernels import LengthTable
+from lvt_ff.layers.attention import Attention
+from lvt_ff.layers.sequences import JointSequences, TimeSequences
+
+__all__ = ["init_embeddings", "length_tables", "refit_embeddings", "resample_embeddings"]
 
 
 def sincos_times(num_positions: int, dim: int) -> Tensor:
@@ -47,22 +51,16 @@ def _fill(parameter: nn.Parameter, values: Tensor) -> None:
 
 
 def resample_embeddings(
-    state_dict: dict[str, Tensor],
-    num_frames: int,
-    grid: tuple[int, int],
-    old_grid: tuple[int, int] | None = None,
-    joint: bool = False,
+    state_dict: dict[str, Tensor], model: nn.Module, old_grid: tuple[int, int] | None = None
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """Resample what is tied to a clip's size: embeddings, and parameters of some kernels.
+    """Resample what is tied to a clip's size: embeddings, and tables of some kernels.
 
     `temp_embed` linearly in time, `pos_embed` bicubically in space, kernels' tables likewise.
 
     Args:
         state_dict: our names; embeddings (1, T, 1, D) and (1, N, D).
-        num_frames: frames of the target.
-        grid: token grid (h, w) of the target.
+        model: with the clip size of the target.
         old_grid: token grid of the source; None or one that does not fit takes a square one.
-        joint: attention is over places and frames at once.
 
     Returns:
         A state dict with the embeddings replaced where sizes differ, and a line for each that was.
@@ -71,6 +69,7 @@ def resample_embeddings(
         ValueError: the source's token grid is not square and not given.
     """
     state_dict, changes = dict(state_dict), []
+    num_frames, grid = model.num_frames, model.grid
     temporal, spatial = state_dict.get("temp_embed"), state_dict.get("pos_embed")
     old_frames = num_frames if temporal is None else temporal.shape[1]
     if old_frames != num_frames:
@@ -86,30 +85,21 @@ def resample_embeddings(
                 spatial, new_size=list(grid), old_size=list(old_grid), num_prefix_tokens=0
             )
             changes.append(f"pos_embed from {old_grid} to {grid} tokens (bicubic)")
-    for name, table in state_dict.items():
-        if name.endswith(_TABLES):
-            dim = 1 if table.dim() == 3 else 0
-            length = table.shape[dim]
-            if ".temporal_attn." in name:
-                old, new = (length, 1, 1), (num_frames, 1, 1)
-            else:
-                frames, new_frames = (old_frames, num_frames) if joint else (1, 1)
-                places = _grid_of(length // frames, grid, old_grid)
-                old, new = (frames, *places), (new_frames, *grid)
+    for name, (table, sequences) in length_tables(model).items():
+        if name in state_dict:
+            length, new = state_dict[name].shape[table.axis], sequences.layout(num_frames, grid)
+            old = _old_layout(length, sequences, old_frames, grid, old_grid)
             if old != new:
-                state_dict[name] = _resample_table(table, dim, old, new)
-                if ".proj_" in name:  # sums over tokens, not a value for each
-                    state_dict[name] *= length / math.prod(new)
+                rows = _resample_table(state_dict[name], table.axis, old, new)
+                state_dict[name] = rows * (length / math.prod(new)) if table.is_sum else rows
                 changes.append(f"{name} from {old} to {new} tokens (bicubic, linear in time)")
     return state_dict, changes
 
 
-def refit_embeddings(
-    model: nn.Module, num_frames: int, grid: tuple[int, int], old_grid: tuple[int, int]
-) -> list[str]:
+def refit_embeddings(model: nn.Module, old_grid: tuple[int, int]) -> list[str]:
     """`resample_embeddings` on a model's own parameters; a line for each that changed."""
     state = model.state_dict()
-    resampled, changes = resample_embeddings(state, num_frames, grid, old_grid, model.joint)
+    resampled, changes = resample_embeddings(state, model, old_grid)
     for name, parameter in list(model.named_parameters()):
         if resampled[name] is not state[name]:
             place, _, leaf = name.rpartition(".")
@@ -118,8 +108,28 @@ def refit_embeddings(
     return changes
 
 
-# Parameters with one row for every token of a sequence, (L, C) or (1, L, C).
-_TABLES = (".kernel.proj_k", ".kernel.proj_v", ".kernel.positional_encoding")
+def length_tables(model: nn.Module) -> dict[str, tuple[LengthTable, type]]:
+    """Parameters of kernels with a row for every token of a sequence, and the kind of sequence."""
+    return {
+        f"{place}.kernel.{name}": (table, attention.sequences)
+        for place, attention in model.named_modules()
+        if isinstance(attention, Attention)
+        for name, table in attention.kernel.length_tables.items()
+    }
+
+
+def _old_layout(
+    length: int,
+    sequences: type,
+    old_frames: int,
+    grid: tuple[int, int],
+    old_grid: tuple[int, int] | None,
+) -> tuple[int, int, int]:
+    """Frames, rows and columns of a source's sequence of `length` tokens."""
+    if sequences is TimeSequences:
+        return length, 1, 1
+    frames = old_frames if sequences is JointSequences else 1
+    return frames, *_grid_of(length // frames, grid, old_grid)
 
 
 def _grid_of(

@@ -7,10 +7,10 @@ authors' code.
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lvt_ff.ops import autocast_off, upcast
+from lvt_ff.kernels.upcast import Float32Linear
+from lvt_ff.ops import upcast
 
 __all__ = [
     "FIXATIONS",
@@ -21,11 +21,24 @@ __all__ = [
     "build_fixation",
 ]
 
+
+def _concat(parts: list[Tensor]) -> Tensor:
+    return torch.cat(parts, dim=-1)
+
+
+def _add(parts: list[Tensor]) -> Tensor:
+    return torch.stack(parts).sum(0)
+
+
+def _multiply(parts: list[Tensor]) -> Tensor:
+    return torch.stack(parts).prod(0)
+
+
 # How features (S, A, L, F) and values (S, A, L, E) become a gate's input.
 FIXATION_AGGREGATES: dict[str, Callable[[list[Tensor]], Tensor]] = {
-    "concat": lambda parts: torch.cat(parts, dim=-1),
-    "add": lambda parts: torch.stack(parts).sum(0),
-    "mul": lambda parts: torch.stack(parts).prod(0),
+    "concat": _concat,
+    "add": _add,
+    "mul": _multiply,
 }
 FIXATION_ORDERS = ("after", "before")
 
@@ -63,24 +76,18 @@ class FeatureFixation(nn.Module):
         self.with_values = with_values
         self.aggregate = FIXATION_AGGREGATES[aggregate]
         self.in_float32 = aggregate != "concat"  # sums and products leave half precision's range
-        self.gate = nn.Linear(input_dim, self.num_ratios * feature_dim)
+        linear = Float32Linear if self.in_float32 else nn.Linear
+        self.gate = linear(input_dim, self.num_ratios * feature_dim)
         self.gate.first_bias = first_bias  # for init_weights
 
     def ratios(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """γ (S, A, L, F) of queries and of keys, the same where it is shared."""
         parts = [q, k, v] if self.with_values else [q, k]
-        if self.in_float32:
-            ratios = self._in_float32(parts).to(v.dtype)
-        else:  # features may be in float32 where weights are not
-            ratios = self.gate(self.aggregate([part.to(v.dtype) for part in parts])).sigmoid()
+        # Features may be in float32 where weights are not.
+        parts = upcast(*parts) if self.in_float32 else [part.to(v.dtype) for part in parts]
+        ratios = self.gate(self.aggregate(parts)).sigmoid().to(v.dtype)
         ratios = ratios.chunk(self.num_ratios, dim=-1)
         return ratios[0], ratios[-1]
-
-    def _in_float32(self, parts: list[Tensor]) -> Tensor:
-        with autocast_off(parts[0].device.type):
-            together = self.aggregate(upcast(*parts))
-            weight, bias = (x.to(together.dtype) for x in (self.gate.weight, self.gate.bias))
-            return F.linear(together, weight, bias).sigmoid()
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Features (S, A, L, F) and values (S, A, L, E) to fixed features (S, A, L, F)."""
@@ -95,12 +102,10 @@ class OwnFixation(FeatureFixation):
         super().__init__(feature_dim, feature_dim, shared, False, "concat", first_bias)
 
     def ratios(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        weights = self.gate.weight.chunk(self.num_ratios)
-        biases = self.gate.bias.chunk(self.num_ratios)
-        return (
-            F.linear(q.to(v.dtype), weights[0], biases[0]).sigmoid(),
-            F.linear(k.to(v.dtype), weights[-1], biases[-1]).sigmoid(),
-        )
+        """γ (S, A, L, F) of queries and of keys."""
+        # The layer is called for both, not cut in two: hooks and LoRA act on calls.
+        of_q, of_k = (self.gate(x.to(v.dtype)).sigmoid().chunk(self.num_ratios, -1) for x in (q, k))
+        return of_q[0], of_k[-1]
 
 
 FIXATIONS = ("none", "own", "qk", "qkv")

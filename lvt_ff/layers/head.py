@@ -5,17 +5,28 @@ Source: arXiv 2210.08164, Sec. 5.1, and the authors' code.
 
 from torch import Tensor, nn
 
+from lvt_ff.utils.validation import check_choice
+
 __all__ = ["POOLS", "VideoHead"]
 
-POOLS = {
-    "avg": lambda tokens: tokens.mean(dim=2).mean(dim=1),
-    "max": lambda tokens: tokens.amax(dim=(1, 2)),
-    "": lambda tokens: tokens,
-}
+
+def _mean(tokens: Tensor) -> Tensor:
+    return tokens.mean(dim=2).mean(dim=1)
+
+
+def _max(tokens: Tensor) -> Tensor:
+    return tokens.amax(dim=(1, 2))
+
+
+def _all(tokens: Tensor) -> Tensor:
+    return tokens
+
+
+POOLS = {"avg": _mean, "max": _max, "": _all}
 
 
 class VideoHead(nn.Module):
-    """Dropout, pooling over tokens and frames, LayerNorm, hidden layer, Dropout, classifier.
+    """Dropout, pooling over tokens and frames, LayerNorm, hidden layer, GELU, Dropout, classifier.
 
     Args:
         embed_dim: channels of a token.
@@ -34,20 +45,22 @@ class VideoHead(nn.Module):
         self.pre_logits = nn.Linear(embed_dim, hidden) if hidden else nn.Identity()
         self.act = nn.GELU() if hidden else nn.Identity()
         self.drop = nn.Dropout(drop_rate)
+        self.embed_dim = embed_dim
         self.num_features = hidden or embed_dim
         self.reset(num_classes, global_pool)
 
     def reset(self, num_classes: int, global_pool: str | None = None) -> None:
         """New classifier for `num_classes`; a pooling other than None replaces the present one."""
         if global_pool is not None:
-            if global_pool not in POOLS:
-                raise ValueError(f"global_pool must be one of {list(POOLS)}, got {global_pool!r}.")
+            check_choice("global_pool", global_pool, POOLS)
             self.global_pool = global_pool
         self.fc = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
+        self.fc.train(self.training)
 
     def remove(self) -> None:
         """Leave tokens as they are from now on."""
         self.norm, self.pre_logits, self.act, self.fc = (nn.Identity() for _ in range(4))
+        self.num_features = self.embed_dim
         self.global_pool = ""
 
     def forward(self, x: Tensor, pre_logits: bool = False) -> Tensor:

@@ -3,7 +3,7 @@
 from torch import nn
 
 from lvt_ff.kernels import Kernel
-from lvt_ff.kernels.conv import OwnInit
+from lvt_ff.kernels.conv import TorchInit
 from lvt_ff.layers.embeddings import init_embeddings
 from lvt_ff.layers.mlp import DepthwiseConv
 
@@ -17,7 +17,7 @@ def init_weights(module: nn.Module) -> None:
     random weights, matrices scaled by their inputs and embeddings that tell places and times apart
     from the first step on learn sooner and end higher (conversion/README.md).
     """
-    if isinstance(module, Kernel | OwnInit):
+    if isinstance(module, Kernel | TorchInit):
         module.init_weights()
     elif isinstance(module, DepthwiseConv):
         nn.init.dirac_(module.weight, groups=module.groups)

@@ -9,7 +9,14 @@ from torch import Tensor, nn
 
 from lvt_ff.utils.validation import check_at_least
 
-__all__ = ["SHIFT_BORDERS", "SPATIAL_OFFSETS", "SpatialShift", "TemporalShift", "shift_tokens"]
+__all__ = [
+    "SHIFT_BORDERS",
+    "SPATIAL_OFFSETS",
+    "SpatialShift",
+    "TemporalShift",
+    "make_shift",
+    "shift_tokens",
+]
 
 # Offsets (dy, dx) of the token that each channel group reads, by shift size.
 _SIZE_1 = ((1, 0), (-1, 0), (0, 1), (0, -1), (-1, -1), (1, 1), (-1, 1), (1, -1))
@@ -126,3 +133,24 @@ class TemporalShift(nn.Module):
         after = F.pad(x[:, 1:, :, :fold], (0, 0, 0, 0, 0, 1))
         before = F.pad(x[:, :-1, :, fold : 2 * fold], (0, 0, 0, 0, 1, 0))
         return torch.cat([after, before, x[..., 2 * fold :]], dim=-1)
+
+
+def make_shift(
+    dim: int, grid: tuple[int, int], *, spatial: int, border: str, temporal_div: int, segment: int
+) -> nn.Module:
+    """The shifts of an attention, one after the other; the identity where both are off.
+
+    Args:
+        dim: channels.
+        grid: token grid (h, w).
+        spatial, border: size and border of `SpatialShift`; size 0 is off.
+        temporal_div, segment: of `TemporalShift`; a divisor of 0 is off.
+    """
+    parts: list[nn.Module] = []
+    if spatial:
+        parts.append(SpatialShift(spatial, dim, grid, border))
+    if temporal_div:
+        parts.append(TemporalShift(temporal_div, dim, segment))
+    if not parts:
+        return nn.Identity()
+    return parts[0] if len(parts) == 1 else nn.Sequential(*parts)

@@ -1,53 +1,43 @@
 """Linear attention over one sequence axis, in float32, in the cheaper of its two product orders.
 
-Source: arXiv 2210.08164, Eq. 2-3; float32 because half-precision sums over tokens overflow.
+Source: arXiv 2210.08164, Eq. 2-3.
 """
-
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
 
-__all__ = ["autocast_off", "linear_attention", "linear_weights", "product", "upcast"]
+from lvt_ff.ops.precision import in_float32
+
+__all__ = ["linear_attention", "linear_weights", "product"]
 
 _EPS = 1e-6
 
 
-def autocast_off(device_type: str) -> AbstractContextManager:
-    """Context in which autocast does not lower the precision of a matrix product."""
-    if torch.amp.is_autocast_available(device_type):
-        return torch.autocast(device_type, enabled=False)
-    return nullcontext()
-
-
-def upcast(*tensors: Tensor) -> list[Tensor]:
-    """Half-precision tensors in float32, others as they are."""
-    return [x if x.dtype == torch.float64 else x.float() for x in tensors]
-
-
-def _queries_first(seq_len: int, head_dim: int) -> bool:
-    """Whether (q kᵀ) v costs fewer operations than q (kᵀ v): 2·L²·E against 2·L·E²."""
-    return seq_len < head_dim
-
-
-def _divisor(norm: Tensor, eps: float, clamp: bool) -> Tensor:
-    return norm.clamp(min=eps) if clamp else norm + eps
-
-
-@torch.fx.wrap
-def _normalised_products(q: Tensor, k: Tensor, v: Tensor, eps: float, clamp: bool) -> Tensor:
-    with autocast_off(q.device.type):
-        dtype = v.dtype
-        q, k, v = upcast(q, k, v)
-        norm = q @ k.sum(-2).unsqueeze(-1)  # (..., L, 1)
-        return (product(q, k, v) / _divisor(norm, eps, clamp)).to(dtype)
+def _queries_first(length: int, feature_dim: int, head_dim: int) -> bool:
+    """Whether (q kᵀ) v costs fewer operations than q (kᵀ v): L²·(F + E) against 2·L·F·E."""
+    return length * (feature_dim + head_dim) < 2 * feature_dim * head_dim
 
 
 def product(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """`q kᵀ v` of (..., L, F), (..., L, F), (..., L, E) in the cheaper order, (..., L, E)."""
-    if _queries_first(k.shape[-2], v.shape[-1]):
+    if _queries_first(k.shape[-2], k.shape[-1], v.shape[-1]):
         return (q @ k.transpose(-2, -1)) @ v
     return q @ (k.transpose(-2, -1) @ v)
+
+
+def _divisor(q: Tensor, k: Tensor, eps: float, clamp: bool) -> Tensor:
+    """Sums of weights (..., L, 1) to divide by."""
+    norm = q @ k.sum(-2).unsqueeze(-1)
+    divisor = norm.clamp(min=eps) if clamp else norm + eps
+    # A query that meets no key gives 0. Dividing by eps would make its gradient 1e6 times too
+    # large for float16, and a gate before it would then give infinity times zero.
+    return divisor.masked_fill(norm == 0, torch.inf)
+
+
+@torch.fx.wrap
+@in_float32(restore="v")
+def _normalised_products(q: Tensor, k: Tensor, v: Tensor, eps: float, clamp: bool) -> Tensor:
+    return product(q, k, v) / _divisor(q, k, eps, clamp)
 
 
 def linear_attention(
@@ -63,14 +53,17 @@ def linear_attention(
         clamp: the denominator is at least `eps` instead.
 
     Returns:
-        (..., L, E) in the dtype of `v`; computed in float32 (or float64), autocast off.
+        (..., L, E) in the dtype of `v`; computed in float32 (or float64), autocast off. Rows whose
+        denominator is 0 without `eps` are 0.
     """
     return _normalised_products(q, k, v, eps, clamp)
 
 
+@in_float32()
+def _normalised_weights(q: Tensor, k: Tensor, eps: float, clamp: bool) -> Tensor:
+    return q @ k.transpose(-2, -1) / _divisor(q, k, eps, clamp)
+
+
 def linear_weights(q: Tensor, k: Tensor, eps: float = _EPS, clamp: bool = False) -> Tensor:
     """Weights of `linear_attention`: queries (..., R, F), keys (..., L, F) to (..., R, L)."""
-    with autocast_off(q.device.type):
-        q, k = upcast(q, k)
-        norm = q @ k.sum(-2).unsqueeze(-1)  # (..., R, 1)
-        return q @ k.transpose(-2, -1) / _divisor(norm, eps, clamp)
+    return _normalised_weights(q, k, eps, clamp)

@@ -91,7 +91,7 @@ def vit_to_video(
             raise ValueError("temporal_init='spatial': no temporal attention is without a source.")
         _copy_spatial(pieces, report, target)
     for name in [name for name in target if name not in pieces and name not in report.target]:
-        target[name], values = _first_values(name, target[name])
+        target[name], values = _first_values(name, target[name], model)
         report.leave(name, values)
 
     unused = {
@@ -194,9 +194,7 @@ def _fit_embeddings(
     names = [name for name in ("pos_embed", "temp_embed") if name in pieces]
     embeddings = {name: pieces[name].tensor for name in names}
     side = math.isqrt(embeddings["pos_embed"].shape[1]) if "pos_embed" in embeddings else 0
-    fitted, changes = resample_embeddings(
-        embeddings, model.num_frames, model.grid, old_grid=(side, side)
-    )
+    fitted, changes = resample_embeddings(embeddings, model, old_grid=(side, side))
     report.notes += changes
     for name in names:
         if fitted[name] is not embeddings[name]:
@@ -253,7 +251,13 @@ def _copy_spatial(
             pieces[name] = Piece(spatial.tensor, spatial.keys, spatial.kind)
 
 
-def _first_values(name: str, initialised: Tensor) -> tuple[Tensor, str]:
+# Beginnings of the places of what no image model has, and what to call it in a report.
+_NEW_PARTS = ("fixation", "kernel", "local", "temporal", "head", "patch_embed.norm")
+
+
+def _first_values(
+    name: str, initialised: Tensor, model: LinearVideoTransformer
+) -> tuple[Tensor, str]:
     """Values of a tensor that has no source, and what they are."""
     zeros = torch.zeros_like(initialised)
     if name == "temp_embed":
@@ -264,7 +268,11 @@ def _first_values(name: str, initialised: Tensor) -> tuple[Tensor, str]:
         if name.endswith("weight"):
             torch.nn.init.dirac_(zeros, groups=len(zeros))
         return zeros, "identity depthwise convolutions"
-    for part in ("fixation", "temporal", "head", "patch_embed.norm"):
-        if part in name:
-            return initialised, f"of {part.removesuffix('.norm')} as initialised"
-    raise AssertionError(name)
+    if ".local.conv2." in name:
+        return zeros, "zero local convolutions"
+    attention, found, own = name.partition(".kernel.")
+    kernel = model.get_submodule(f"{attention}.kernel") if found else None
+    if kernel is not None and own in kernel.image_start:
+        return torch.full_like(initialised, kernel.image_start[own]), "of the kernel, adding nothing"
+    part = next((part for part in _NEW_PARTS if part in name), "model")
+    return initialised, f"of {part.removesuffix('.norm')} as initialised"

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from blocks import block_config
 from reference import attention_tensors
 from torch import nn
 
@@ -226,7 +227,7 @@ def test_fixation_of_the_authors(kernel_name, file, shared_gate):
         ("mul_qkv_shared", "qkv", True, "mul"),
     ],
 )
-def test_fixation_options_of_table_4(shared, row, name, shared_gate, aggregate):
+def test_fixation_options_of_table_4(row, name, shared_gate, aggregate):
     tensors = attention_tensors("ff_ablations_derived")
     given = inputs("t8", torch.float64)
     kernel = built("relu", {}, "t8", {}, torch.float64)
@@ -266,16 +267,16 @@ def test_association_and_fixation_around_other_kernels():
                 64,
                 4,
                 (4, (3, 3)),
-                sequences=sequences,
-                shift=nn.Sequential(*shifts) if "na" in what else nn.Identity(),
-                kernel=kernel.removesuffix("_lvt").removesuffix("_raw").removesuffix("_feature"),
-                kernel_options={},
-                fixation=fixation,
-                fixation_shared="separate" not in what,
-                fixation_aggregate="concat",
-                fixation_order="before" if what.startswith("ff_then_na") else "after",
-                fixation_bias=0.0,
-                attn_drop_rate=0.0,
+                sequences,
+                nn.Sequential(*shifts) if "na" in what else nn.Identity(),
+                block_config(
+                    attn_kernel=kernel.removesuffix("_lvt")
+                    .removesuffix("_raw")
+                    .removesuffix("_feature"),
+                    fixation=fixation,
+                    fixation_shared="separate" not in what,
+                    fixation_order="before" if what.startswith("ff_then_na") else "after",
+                ),
             )
             if fixation == "qkv":
                 load_gate(layer.fixation, tensors)

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from blocks import block_config
 from torch import nn
 
 from lvt_ff.layers.attention import Attention, JointSequences
@@ -32,16 +33,9 @@ def test_attention_layer_is_finite_and_close_under_autocast(kernel, dtype):
         64,
         1,
         (16, (17, 17)),
-        sequences=JointSequences,
-        shift=nn.Identity(),
-        kernel=kernel,
-        kernel_options={},
-        fixation="qkv",
-        fixation_shared=True,
-        fixation_aggregate="concat",
-        fixation_order="after",
-        fixation_bias=0.0,
-        attn_drop_rate=0.0,
+        JointSequences,
+        nn.Identity(),
+        block_config(attn_kernel=kernel),
     )
     layer.apply(init_weights)
     with torch.no_grad():
@@ -62,3 +56,22 @@ def test_attention_layer_is_finite_and_close_under_autocast(kernel, dtype):
         # bf16's rounding of q and k, before any sum, moves softmax weights by more than this.
         if (kernel, dtype) != ("softmax", torch.bfloat16):
             assert error < 2e-2, f"{name}: {error:.1e}"
+
+
+@pytest.mark.parametrize("fixation", ["none", "qkv", "own"])
+@pytest.mark.parametrize("kernel", ["relu_plain", "cosformer", "vicinity", "relu"])
+@pytest.mark.parametrize("size", [(1, (1, 1)), (400, (16, 16))], ids=["1_token", "102400_tokens"])
+def test_gradients_of_float16_are_finite_whatever_the_length(kernel, size, fixation):
+    """Some queries of so many have no positive part, and sums over keys leave float16's range."""
+    torch.manual_seed(0)
+    config = block_config(attn_kernel=kernel, fixation=fixation, fixation_aggregate="concat")
+    layer = Attention(16, 1, size, JointSequences, nn.Identity(), config)
+    layer.apply(init_weights)
+    x = 3 * torch.randn(1 if size[0] > 1 else 4096, size[0], size[1][0] * size[1][1], 16)
+    x.requires_grad_()
+    with torch.autocast("cpu", torch.float16):
+        out = layer(x)
+    out.float().square().mean().mul(2**10).backward()  # scaled, as mixed precision does
+    assert out.isfinite().all() and x.grad.isfinite().all()
+    for name, parameter in layer.named_parameters():
+        assert parameter.grad.isfinite().all(), name

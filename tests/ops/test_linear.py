@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from lvt_ff.ops import in_float32, linear_attention, linear_weights, product
 from lvt_ff.ops import linear as module
-from lvt_ff.ops import linear_attention
 
 
 def features(length, dim, seed=0, std=1.0, dtype=torch.float64):
@@ -52,3 +52,44 @@ def test_linear_attention_keeps_the_dtype_of_values():
     for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
         q, k, v = (t.relu().to(dtype) + 1 for t in features(9, 4))
         assert linear_attention(q, k, v).dtype == dtype
+
+
+@pytest.mark.parametrize("length", [8, 63, 64, 84, 85, 86, 101, 102, 103, 200])
+@pytest.mark.parametrize("times", [1, 2, 4])
+def test_product_order_is_the_cheaper_one_for_every_number_of_features(length, times):
+    """cosFormer has twice, Vicinity four times as many features as a head has channels."""
+    _, _, v = features(length, 64)
+    q, k, _ = features(length, 64 * times)
+    with FlopCounterMode(display=False) as counter:
+        product(q, k, v)
+    macs = counter.get_total_flops() / (2 * 2 * 3)
+    assert macs == min(length**2 * (64 + 64 * times), 2 * length * 64 * 64 * times)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_queries_that_meet_no_key_give_nothing_and_learn_nothing(dtype):
+    q, k, v = (t.relu().to(dtype) for t in features(9, 4))
+    q[..., 2, :] = 0
+    leaves = [t.requires_grad_() for t in (q, k, v)]
+    out = linear_attention(*leaves)
+    assert (out[..., 2, :] == 0).all() and (linear_weights(q, k)[..., 2, :] == 0).all()
+    gradients = torch.autograd.grad(out.sum(), leaves)
+    assert all(gradient.isfinite().all() for gradient in gradients)
+    assert (gradients[0][..., 2, :] == 0).all()
+
+
+def test_float32_inside_restores_the_dtype_of_the_named_argument():
+    seen = []
+
+    @in_float32(restore="b")
+    def function(a, b, name):
+        seen.append((a.dtype, b.dtype, name, torch.is_autocast_enabled("cpu")))
+        return a @ b
+
+    a, b = torch.ones(2, 2, dtype=torch.bfloat16), torch.ones(2, 2, dtype=torch.float16)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert function(a, b, "x").dtype == torch.float16
+    assert seen == [(torch.float32, torch.float32, "x", False)]
+    assert function(a.double(), b.double(), "x").dtype == torch.float64
+    indices = torch.arange(2)
+    assert in_float32()(lambda x, rows: x[rows])(a, indices).dtype == torch.float32
