@@ -2,11 +2,14 @@
 
 import copy
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from timm.layers import use_fused_attn
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling, ImageClassifierOutput
 from transformers.utils import cached_file, can_return_tuple, logging
@@ -14,6 +17,7 @@ from transformers.utils import cached_file, can_return_tuple, logging
 from lvt_ff.hf.configuration_lvt_ff import REMOTE_CODE, REMOTE_FILE, LVTFFConfig, kept_cfg
 from lvt_ff.model import LinearVideoTransformer, init_weights
 from lvt_ff.timm_models import load_source, with_tag
+from lvt_ff.utils.validation import suggest
 from lvt_ff.weights import ConversionReport
 
 __all__ = ["LVTFFForVideoClassification", "LVTFFModel", "LVTFFPreTrainedModel"]
@@ -33,6 +37,44 @@ _HUB_OPTIONS = (
 )
 
 
+# What other models of transformers take, and why it means nothing here.
+_MEANINGLESS = dict(
+    output_attentions="no attention matrix is formed: `lvt-ff explain` draws rows of it",
+    interpolate_pos_encoding="load with another img_size= or num_frames=, which resamples",
+    bool_masked_pos="the model has no mask token",
+    head_mask="heads cannot be left out",
+)
+_ATTN_IMPLEMENTATIONS = ("eager", "sdpa")
+
+
+class CoreWithTokens(LinearVideoTransformer):
+    """The core module, whose call also gives tokens.
+
+    All parameters are used within this one call, where the hooks of accelerate and FSDP are.
+    """
+
+    def forward(
+        self, x: Tensor, return_tokens: bool = False
+    ) -> Tensor | tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+        """Clips (B, T, C, H, W) to scores (B, K).
+
+        Args:
+            x: clips.
+            return_tokens: also return normed tokens (B, T·N, D), and a tuple of the input of the
+                first block and every block's output, (B, T·N, D) each, which later ones depend on.
+        """
+        if not return_tokens:
+            return super().forward(x)
+        x = self.embed(x)
+        size = x.shape[1:3]
+        states = [x.flatten(1, 2)]
+        for number in range(len(self.blocks)):
+            x = self.run_block(number, states[-1].unflatten(1, size))
+            states.append(x.flatten(1, 2))
+        tokens = self.norm(states[-1].unflatten(1, size))
+        return self.forward_head(tokens), tokens.flatten(1, 2), tuple(states)
+
+
 class LVTFFPreTrainedModel(PreTrainedModel):
     """What both models share: loading, saving under timm's names, initialisation."""
 
@@ -44,10 +86,14 @@ class LVTFFPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     accepts_loss_kwargs = False  # the loss is a mean over the batch: Trainer divides it
     _no_split_modules = ["VideoBlock"]
+    _supports_sdpa = True  # of attn_kernel="softmax"; the others are written out
+    _input_embed_layer = "patch_embed"
 
     def __init__(self, config: LVTFFConfig, num_classes: int):
         super().__init__(config)
-        self.model = LinearVideoTransformer(num_classes=num_classes, **config.core_kwargs())
+        self.model = CoreWithTokens(num_classes=num_classes, **config.core_kwargs())
+        if config._attn_implementation == "eager":
+            self.model.set_fused_attn(False)
         self.register_load_state_dict_pre_hook(_add_prefix)
         self.post_init()
 
@@ -55,13 +101,39 @@ class LVTFFPreTrainedModel(PreTrainedModel):
     def _init_weights(self, module: torch.nn.Module) -> None:
         init_weights(module)
 
-    def _set_gradient_checkpointing(self, enable: bool = True, **kwargs: Any) -> None:
-        self.model.set_grad_checkpointing(enable)
+    def _set_gradient_checkpointing(
+        self,
+        enable: bool = True,
+        gradient_checkpointing_func: Callable = checkpoint,
+        every_n_layers: int = 1,
+    ) -> None:
+        self.model.set_grad_checkpointing(enable, every_n_layers, gradient_checkpointing_func)
+
+    @property
+    def is_activation_checkpointing(self) -> bool:
+        """Whether blocks are recomputed in the backward pass."""
+        return self.model.grad_checkpointing
 
     @property
     def is_gradient_checkpointing(self) -> bool:
-        """Whether blocks are recomputed in the backward pass."""
-        return self.model.grad_checkpointing
+        """The former name of `is_activation_checkpointing`."""
+        return self.is_activation_checkpointing
+
+    def _check_and_adjust_attn_implementation(
+        self, attn_implementation: str | None, *args: Any, **kwargs: Any
+    ) -> str:
+        if attn_implementation not in (None, *_ATTN_IMPLEMENTATIONS):
+            raise ValueError(
+                f"attn_implementation must be one of {list(_ATTN_IMPLEMENTATIONS)} (sdpa: torch's "
+                f"fused attention where attn_kernel='softmax'), got {attn_implementation!r}. "
+                "Which attention a model has is its attn_kernel."
+            )
+        return super()._check_and_adjust_attn_implementation(attn_implementation, *args, **kwargs)
+
+    def set_attn_implementation(self, attn_implementation: str, *args: Any, **kwargs: Any) -> None:
+        """As in transformers: "sdpa" (fused where a kernel has such a path) or "eager"."""
+        super().set_attn_implementation(attn_implementation, *args, **kwargs)
+        self.model.set_fused_attn(attn_implementation != "eager" and bool(use_fused_attn()))
 
     def save_pretrained(
         self,
@@ -191,6 +263,17 @@ def _add_prefix(module: LVTFFPreTrainedModel, state_dict: dict, prefix: str, *_:
             state_dict[prefix + _PREFIX + rest] = state_dict.pop(name)
 
 
+def _check_keywords(keywords: dict[str, Any], known: tuple[str, ...]) -> None:
+    """Raise for keywords that `forward` does not take; those that ask for nothing pass."""
+    for name, value in keywords.items():
+        if name in _MEANINGLESS:
+            if value is not None and value is not False:
+                raise ValueError(f"{name} means nothing here: {_MEANINGLESS[name]}.")
+        else:
+            hint = "pixel_values_videos" if name == "pixel_values" else suggest(name, known)
+            raise TypeError(f"forward() has no argument {name!r}: {hint}.")
+
+
 class LVTFFModel(LVTFFPreTrainedModel):
     """Clips to normed tokens (B, T·N, D) and pooled features (B, F)."""
 
@@ -200,7 +283,7 @@ class LVTFFModel(LVTFFPreTrainedModel):
     @can_return_tuple
     def forward(
         self,
-        pixel_values_videos: Tensor,
+        pixel_values_videos: Tensor | None = None,
         output_hidden_states: bool | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPooling:
@@ -210,14 +293,15 @@ class LVTFFModel(LVTFFPreTrainedModel):
             pixel_values_videos: clips (B, T, C, H, W), normalised.
             output_hidden_states: also return the input of the first block and every block's output,
                 each (B, T·N, D).
-            **kwargs: what transformers passes along, such as `return_dict`.
+            **kwargs: `return_dict`, as everywhere in transformers; any other is an error.
         """
-        wanted = _wants_hidden_states(self, output_hidden_states)
-        tokens, hidden_states = _tokens(self, pixel_values_videos, wanted)
+        _check_keywords(kwargs, ("pixel_values_videos", "output_hidden_states"))
+        clips = _checked_clips(self, pixel_values_videos)
+        pooled, tokens, states = self.model(clips, return_tokens=True)
         return BaseModelOutputWithPooling(
-            last_hidden_state=tokens.flatten(1, 2),
-            pooler_output=self.model.forward_head(tokens),
-            hidden_states=hidden_states,
+            last_hidden_state=tokens,
+            pooler_output=pooled,
+            hidden_states=states if _wants_hidden_states(self, output_hidden_states) else None,
         )
 
 
@@ -230,7 +314,7 @@ class LVTFFForVideoClassification(LVTFFPreTrainedModel):
     @can_return_tuple
     def forward(
         self,
-        pixel_values_videos: Tensor,
+        pixel_values_videos: Tensor | None = None,
         labels: Tensor | None = None,
         output_hidden_states: bool | None = None,
         **kwargs: Any,
@@ -241,35 +325,27 @@ class LVTFFForVideoClassification(LVTFFPreTrainedModel):
             pixel_values_videos: clips (B, T, C, H, W), normalised.
             labels: class numbers (B,), or 0/1 floats (B, K) for several labels a clip.
             output_hidden_states: as in `LVTFFModel`.
-            **kwargs: what transformers passes along, such as `return_dict`.
+            **kwargs: `return_dict`, as everywhere in transformers; any other is an error.
         """
+        _check_keywords(kwargs, ("pixel_values_videos", "labels", "output_hidden_states"))
+        clips = _checked_clips(self, pixel_values_videos)
+        states = None
         if _wants_hidden_states(self, output_hidden_states):
-            tokens, hidden_states = _tokens(self, pixel_values_videos, True)
-            logits = self.model.forward_head(tokens)
-        else:  # through the core's own forward, where accelerate's offloading hooks are
-            logits, hidden_states = self.model(_cast(self, pixel_values_videos)), None
+            logits, _, states = self.model(clips, return_tokens=True)
+        else:
+            logits = self.model(clips)
         loss = None
         if labels is not None:
             loss = self.loss_function(labels, logits, self.config)
-        return ImageClassifierOutput(loss=loss, logits=logits, hidden_states=hidden_states)
+        return ImageClassifierOutput(loss=loss, logits=logits, hidden_states=states)
 
 
-def _wants_hidden_states(holder: LVTFFPreTrainedModel, asked: bool | None) -> bool:
-    return holder.config.output_hidden_states if asked is None else asked
+def _wants_hidden_states(model: LVTFFPreTrainedModel, asked: bool | None) -> bool:
+    return model.config.output_hidden_states if asked is None else asked
 
 
-def _cast(holder: LVTFFPreTrainedModel, clips: Tensor) -> Tensor:
+def _checked_clips(model: LVTFFPreTrainedModel, clips: Tensor | None) -> Tensor:
+    if clips is None:
+        raise ValueError("Give clips as pixel_values_videos, (B, T, C, H, W).")
     # Frames that are not normalised yet stay integers, which the model refuses.
-    return clips.to(holder.dtype) if clips.is_floating_point() else clips
-
-
-def _tokens(
-    holder: LVTFFPreTrainedModel, clips: Tensor, with_hidden_states: bool
-) -> tuple[Tensor, tuple[Tensor, ...] | None]:
-    core, clips = holder.model, _cast(holder, clips)
-    if not with_hidden_states:
-        return core.forward_features(clips), None
-    states = [core.embed(clips)]
-    for block in core.blocks:
-        states.append(core.run_block(block, states[-1]))
-    return core.norm(states[-1]), tuple(state.flatten(1, 2) for state in states)
+    return clips.to(model.dtype) if clips.is_floating_point() else clips
