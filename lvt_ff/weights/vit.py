@@ -273,6 +273,8 @@ def _first_values(
     attention, found, own = name.partition(".kernel.")
     kernel = model.get_submodule(f"{attention}.kernel") if found else None
     if kernel is not None and own in kernel.image_start:
-        return torch.full_like(initialised, kernel.image_start[own]), "of the kernel, adding nothing"
+        return torch.full_like(
+            initialised, kernel.image_start[own]
+        ), "of the kernel, adding nothing"
     part = next((part for part in _NEW_PARTS if part in name), "model")
     return initialised, f"of {part.removesuffix('.norm')} as initialised"
