@@ -7,6 +7,7 @@ when the library that they are for is imported, or right away where it is there 
 import importlib
 import importlib.util
 import sys
+import threading
 import warnings
 from importlib.abc import InspectLoader, MetaPathFinder
 from importlib.machinery import ModuleSpec
@@ -54,22 +55,38 @@ MOVED: dict[str, tuple[tuple[str, ...], str | None]] = {
 }
 
 
-class _RegisterModels(MetaPathFinder):
-    """Registers our models as the last step of importing timm or transformers."""
+class _RegisterModels(MetaPathFinder, threading.local):
+    """Registers our models once timm or transformers is imported.
+
+    Where one of our own modules imports the library, registration waits until the outermost of
+    them is there: it imports others of them.
+    """
+
+    def __init__(self):
+        self.depth = 0  # of our modules that are being imported
+        self.waiting: list[str] = []
 
     def find_spec(self, name, path=None, target=None) -> ModuleSpec | None:
-        if name not in _REGISTRIES:
+        is_ours = name.startswith("lvt_ff.")
+        if not is_ours and name not in _REGISTRIES:
             return None
         others = (finder for finder in sys.meta_path if finder is not self)
         found = (finder.find_spec(name, path, target) for finder in others)
         spec = next((spec for spec in found if spec is not None), None)
-        if spec is None:
-            return None
+        if spec is None or spec.loader is None:
+            return spec
         execute = spec.loader.exec_module
 
         def execute_and_register(module) -> None:
-            execute(module)
-            importlib.import_module(_REGISTRIES[name])
+            self.depth += is_ours
+            try:
+                execute(module)
+            finally:
+                self.depth -= is_ours
+            if not is_ours:
+                self.waiting.append(_REGISTRIES[name])
+            while self.waiting and not self.depth:
+                importlib.import_module(self.waiting.pop())
 
         spec.loader.exec_module = execute_and_register
         return spec
@@ -79,7 +96,8 @@ class _MovedModules(MetaPathFinder, InspectLoader):
     """Former module names still import, with a warning that names the new ones."""
 
     def find_spec(self, name, path=None, target=None) -> ModuleSpec | None:
-        return importlib.util.spec_from_loader(name, self) if name in MOVED else None
+        # `python -m` takes the origin for the name of the script.
+        return importlib.util.spec_from_loader(name, self, origin=name) if name in MOVED else None
 
     def get_source(self, fullname: str) -> str:
         places, command = MOVED[fullname]
@@ -100,14 +118,11 @@ class _MovedModules(MetaPathFinder, InspectLoader):
         super().exec_module(module)
 
 
-_REGISTER_MODELS, _MOVED_MODULES = _RegisterModels(), _MovedModules()
-
-
 def install() -> None:
     """Register in the libraries that are imported, and be ready for the others."""
-    if _MOVED_MODULES not in sys.meta_path:
-        sys.meta_path.insert(0, _REGISTER_MODELS)
-        sys.meta_path.append(_MOVED_MODULES)
+    # Those of an earlier import of this package, if its modules were removed since.
+    kept = [finder for finder in sys.meta_path if type(finder).__module__ != __name__]
+    sys.meta_path[:] = [_RegisterModels(), *kept, _MovedModules()]
     for library, module in _REGISTRIES.items():
         if library in sys.modules:
             importlib.import_module(module)

@@ -1,11 +1,16 @@
 """Imports go down only, files stay short, and no decoder is imported with the package."""
 
 import ast
+import importlib
+import json
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import lvt_ff
+from lvt_ff._import_hooks import MOVED
 
 PACKAGE = Path(lvt_ff.__file__).parent
 LEVELS = [
@@ -62,9 +67,92 @@ def test_data_knows_nothing_of_the_model():
         assert set(imported_parts(ast.parse(path.read_text()))) <= {"data", "utils"}, path
 
 
-def test_importing_the_package_imports_no_decoder():
-    code = (
-        "import sys, lvt_ff; print([n for n in ('av', 'decord', 'torchcodec') if n in sys.modules])"
+MODULES = sorted(
+    ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+    for path in PACKAGE.rglob("*.py")
+    if path.name != "__main__.py"
+)
+ALONE = """
+import importlib, json, sys
+failed = {}
+for name in json.loads(sys.argv[1]):
+    for other in [n for n in sys.modules if n == "lvt_ff" or n.startswith("lvt_ff.")]:
+        del sys.modules[other]
+    try:
+        importlib.import_module(name)
+    except Exception as error:
+        failed[name] = repr(error)
+print(json.dumps(failed))
+"""
+REGISTERED = """
+import {first}
+import timm, transformers
+assert timm.is_model("lvt_ff_s")
+assert "lvt_ff" in transformers.CONFIG_MAPPING
+"""
+
+
+def python(code, *args):
+    result = subprocess.run([sys.executable, "-c", code, *args], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-2000:]
+    return result.stdout
+
+
+def test_every_module_can_be_imported_first():
+    assert json.loads(python(ALONE, json.dumps(MODULES))) == {}
+
+
+@pytest.mark.parametrize(
+    "first", ["lvt_ff", "lvt_ff.kernels", "timm, lvt_ff", "transformers, lvt_ff", "lvt_ff.hf"]
+)
+def test_models_are_registered_whatever_is_imported_first(first):
+    python(REGISTERED.format(first=first))
+
+
+def test_former_modules_import_with_a_warning_that_names_the_new_ones():
+    for former, (places, _) in MOVED.items():
+        with pytest.warns(FutureWarning, match=places[0].replace(".", r"\.")):
+            module = importlib.import_module(former)
+        now = importlib.import_module(f"lvt_ff.{places[0]}")
+        for name in now.__all__:
+            assert getattr(module, name) is getattr(now, name)
+        del sys.modules[former]
+
+
+@pytest.mark.parametrize("command", ["finetune", "predict"])
+def test_former_scripts_run_the_command(command):
+    script = next(name for name, (_, told) in MOVED.items() if told == command)
+    result = subprocess.run(
+        [sys.executable, "-m", script, "--help"], capture_output=True, text=True
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert result.stdout.strip() == "[]", result.stderr
+    assert result.returncode == 0 and f"lvt-ff {command}" in result.stdout, result.stderr
+
+
+HEAVY = ("torch", "timm", "transformers", "matplotlib", "gradio", "accelerate", "av", "decord")
+HEAVY += ("torchcodec", "torch.profiler", "lvt_ff.profiling")
+
+
+def test_importing_the_package_imports_nothing_heavy():
+    code = f"import sys, lvt_ff; print([name for name in {HEAVY} if name in sys.modules])"
+    assert python(code).strip() == "[]"
+
+
+def test_registering_imports_no_decoder_plots_accelerate_or_profiler_of_ours():
+    """transformers itself may import accelerate."""
+    code = (
+        "import sys, transformers, timm; before = set(sys.modules)\n"
+        "from transformers import PreTrainedModel, AutoVideoProcessor\n"
+        "from transformers.video_processing_utils import BaseVideoProcessor\n"
+        "before = set(sys.modules); import lvt_ff\n"
+        "lvt_ff.LVTFFModel, lvt_ff.LVTFFVideoProcessor, lvt_ff.read_clip\n"
+        f"print([name for name in {HEAVY} if name in set(sys.modules) - before])"
+    )
+    assert python(code).strip() == "[]"
+
+
+def test_loading_a_folder_imports_nothing_that_pushes():
+    code = (
+        "import sys, lvt_ff.hub.model_folder\n"
+        "print([n for n in sys.modules if n.startswith(('lvt_ff.hub.pu', 'lvt_ff.training'))])"
+    )
+    assert python(code).strip() == "[]"
