@@ -158,10 +158,17 @@ def test_layer_decay_orders_stem_blocks_head():
     assert scale["temp_embed"] == scale["pos_embed"] == stages[0]
 
 
-def test_set_grad_checkpointing():
-    model = create()
+def test_set_grad_checkpointing_runs_every_block_again_in_the_backward_pass(clip):
+    model, calls = create().train(), []
+    for number, block in enumerate(model.blocks):
+        block.register_forward_pre_hook(lambda *_, number=number: calls.append(number))
     model.set_grad_checkpointing()
-    assert model.grad_checkpointing
+    model(clip).sum().backward()
+    assert calls == [0, 1, 2, 2, 1, 0]
+    calls.clear()
+    model.set_grad_checkpointing(False)
+    model(clip).sum().backward()
+    assert calls == [0, 1, 2]
 
 
 def save(model, path):

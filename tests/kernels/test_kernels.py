@@ -36,6 +36,14 @@ OTHER_VALUES = dict(
 )
 
 
+class Squares(LinearKernel):
+    """Squares of queries and keys."""
+
+    def feature_map(self, q, k):
+        q, k = upcast(q, k)
+        return q.square(), k.square()
+
+
 class TwoSided(LinearKernel):
     """Positive and negative parts as separate features: F = 2·E."""
 
@@ -49,6 +57,15 @@ class TwoSided(LinearKernel):
 
     def feature_map(self, q, k):
         return tuple(torch.cat([x.relu(), (-x).relu()], -1) ** self.power for x in (q, k))
+
+
+# The generic tests run over the table, and over a kernel of a few lines that is added to it.
+NAMES = [*KERNELS, "squares"]
+
+
+@pytest.fixture(autouse=True)
+def squares(monkeypatch):
+    monkeypatch.setitem(KERNELS, "squares", Squares)
 
 
 def made(name, grid=(5, 3), num_heads=4, head_dim=16, init_seed=0, **options):
@@ -83,7 +100,7 @@ def test_a_new_kernel_is_one_line(monkeypatch, fixation, shared):
 
 
 @pytest.mark.parametrize("grid", [(1, 1), (1, 4), (5, 3), (10, 4)])
-@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("name", NAMES)
 def test_kernels_keep_shapes_and_reach_every_parameter(name, grid):
     kernel = made(name, grid)
     q, k, v, x = (part.requires_grad_() for part in tensors(kernel))
@@ -102,7 +119,7 @@ def test_kernels_keep_shapes_and_reach_every_parameter(name, grid):
         assert part.grad is None or part.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("name", NAMES)
 def test_evaluation_is_deterministic_and_state_goes_round(name):
     kernel, other = made(name, init_seed=0), made(name, init_seed=1)
     given = tensors(kernel)
@@ -112,7 +129,7 @@ def test_evaluation_is_deterministic_and_state_goes_round(name):
     assert torch.equal(out, attend(other, *given))
 
 
-@pytest.mark.parametrize("name", [name for name in KERNELS if name not in WITHOUT_WEIGHTS])
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in WITHOUT_WEIGHTS])
 @pytest.mark.parametrize("grid", [(1, 1), (1, 3), (8, 5)])
 def test_rows_are_the_weights_that_are_applied(name, grid):
     kernel = made(name, grid).double()
@@ -146,7 +163,7 @@ def run_in(kernel, given, context):
 
 @pytest.mark.parametrize("scale, grid", [(1, (17, 17)), (10, (68, 68))])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("name", NAMES)
 def test_autocast_is_finite_and_close_to_double(name, dtype, scale, grid):
     # 68 × 68 = 4,624 tokens: 16 frames of 17 × 17 in one sequence, whose sums overflow.
     options = dict(stabilizer="joint") if name == "performer" else {}
@@ -176,7 +193,7 @@ def test_performer_of_the_source_forgets_large_inputs(size, is_mean):
 
 
 @pytest.mark.parametrize("which", ["queries", "keys", "both", "zero"])
-@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("name", NAMES)
 def test_dead_features_are_finite_forth_and_back(name, which):
     kernel = made(name)
     q, k, v, x = tensors(kernel)
@@ -214,7 +231,7 @@ def losses_of_training(model, scores_of, clips, labels):
     return losses
 
 
-@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("name", NAMES)
 def test_models_of_every_kernel_train_and_load_alike(name, tmp_path, motion):
     torch.manual_seed(0)
     options = dict(depth=1, attn_kernel=name, drop_rate=0.0, img_size=40, patch_size=8)
@@ -236,7 +253,7 @@ def test_models_of_every_kernel_train_and_load_alike(name, tmp_path, motion):
         torch.testing.assert_close(by_timm(motion[0]), expected)
 
 
-@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("name", NAMES)
 def test_models_of_every_kernel_change_size(name):
     torch.manual_seed(0)
     model = timm.create_model("test_lvt_ff", num_classes=2, depth=1, attn_kernel=name).eval()
@@ -287,7 +304,7 @@ def test_features_are_drawn_again_in_training(tmp_path):
     torch.testing.assert_close(unit @ unit.T, torch.eye(16, dtype=torch.float64), atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("name", NAMES)
 def test_kernels_compile_whole_and_export_for_any_batch(name):
     kernel = made(name, (8, 8), num_heads=2)
 
@@ -340,7 +357,7 @@ def test_tables_of_any_pattern_change_size(size, pattern, pos_embed, tmp_path):
         assert model(torch.randn(1, 4, 3, 92, 64)).isfinite().all()
 
 
-@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("name", NAMES)
 def test_keys_that_a_shift_has_made_0_and_gates_that_are_shut_give_finite_results(name):
     options = dict(attn_kernel=name, fixation_order="before", temporal_shift_div=2, depth=1)
     model = timm.create_model("test_lvt_ff", num_classes=2, **options)
@@ -449,7 +466,7 @@ def statistics_of(model):
     }
 
 
-@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("name", NAMES)
 def test_first_values_are_alike_in_both_libraries_and_for_missing_weights(name, tmp_path):
     torch.manual_seed(0)
     options = dict(depth=1, attn_kernel=name, local_concentration=True)
@@ -533,7 +550,7 @@ def test_options_of_a_kernel_are_checked():
 
 
 @pytest.mark.parametrize("training", [False, True], ids=["inference", "training"])
-@pytest.mark.parametrize("name", [name for name in KERNELS if name != "softmax"])
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "softmax"])
 def test_memory_grows_with_the_tokens_and_not_with_their_square(name, training):
     short, long = (peak_memory(name, length, training=training) for length in (1024, 8192))
     assert short > 0 and long / short < 1.1 * 8
@@ -553,29 +570,7 @@ def test_memory_of_a_square_matrix_is_counted(monkeypatch):
     assert peak_memory("square", 4096) > 3.5 * peak_memory("square", 2048)
 
 
-class Squares(LinearKernel):
-    """Squares of queries and keys."""
-
-    def feature_map(self, q, k):
-        q, k = upcast(q, k)
-        return q.square(), k.square()
-
-
-def test_a_kernel_of_a_few_lines_is_everywhere(monkeypatch, capsys, tmp_path, motion):
-    assert len(inspect.getsource(Squares).splitlines()) <= 15
-    monkeypatch.setitem(KERNELS, "squares", Squares)
-    # The generic tests, which run over the table.
-    for grid in ((1, 1), (1, 4), (5, 3)):
-        test_kernels_keep_shapes_and_reach_every_parameter("squares", grid)
-        test_rows_are_the_weights_that_are_applied("squares", grid)
-    test_evaluation_is_deterministic_and_state_goes_round("squares")
-    test_autocast_is_finite_and_close_to_double("squares", torch.bfloat16, 10, (68, 68))
-    test_dead_features_are_finite_forth_and_back("squares", "queries")
-    test_models_of_every_kernel_train_and_load_alike("squares", tmp_path, motion)
-    test_models_of_every_kernel_change_size("squares")
-    for training in (False, True):
-        test_memory_grows_with_the_tokens_and_not_with_their_square("squares", training)
-    # The lists and choices of the command line.
+def test_a_new_kernel_is_in_lists_and_choices(capsys, tmp_path):
     assert main(["kernels", "--model", "lvt_ff_tiny"]) == 0
     assert "\nsquares " in capsys.readouterr().out
     assert main(["ablate", "--tables", "1", "--dry_run"]) == 0
