@@ -26,7 +26,7 @@ from lvt_ff.utils.plots import prediction_picture
 
 __all__ = ["demo", "shuffled_top1"]
 
-# What learned best from random weights within minutes on two cores; see conversion/README.md.
+# What learned best from random weights within minutes on two cores; see docs/imagenet.md.
 RECIPE = dict(
     model="test_lvt_ff",
     model_args=dict(

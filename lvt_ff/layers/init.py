@@ -15,7 +15,7 @@ def init_weights(module: nn.Module) -> None:
 
     Not the authors' constant 0.02 and zero time embedding: those start from ImageNet weights. From
     random weights, matrices scaled by their inputs and embeddings that tell places and times apart
-    from the first step on learn sooner and end higher (conversion/README.md).
+    from the first step on learn sooner and end higher (docs/imagenet.md).
     """
     if isinstance(module, Kernel | TorchInit):
         module.init_weights()

@@ -415,13 +415,13 @@ def test_timm_models_by_name_file_and_folder(hub, tmp_path, capsys):
     assert torch.equal(block.temporal_attn.proj.weight, block.attn.proj.weight)
 
 
-README = (Path(__file__).parents[2] / "conversion/README.md").read_text()
+README = (Path(__file__).parents[2] / "docs/imagenet.md").read_text()
 COMMANDS = re.findall(r"`lvt-ff (convert [^-`][^`]+)`", README)
 
 
 @pytest.fixture
 def every_source(hub, tmp_path, monkeypatch):
-    """A folder and a Hub with every source that conversion/README.md names."""
+    """A folder and a Hub with every source that docs/imagenet.md names."""
     monkeypatch.chdir(tmp_path)
     gap = "vit_medium_patch16_reg4_gap_256.sbb_in12k"
     timm.models.save_for_hf(timm_model(gap), "gap", safe_serialization=True)
