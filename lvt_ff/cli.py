@@ -2,42 +2,62 @@
 
 import importlib
 import sys
+from typing import NamedTuple
 
 from lvt_ff._version import __version__
+from lvt_ff.utils.validation import suggest
 
-__all__ = ["COMMANDS", "main"]
+__all__ = ["COMMANDS", "GROUPS", "Command", "main"]
 
-# Command: (module, function, parameters without a flag, what it does).
-COMMANDS: dict[str, tuple[str, str, tuple[str, ...], str]] = {
-    "models": ("lvt_ff.profiling", "models", (), "list the variants with their size and cost"),
-    "finetune": ("lvt_ff.training.finetune", "finetune", (), "train on your own videos"),
-    "kernels": ("lvt_ff.profiling", "kernels", (), "list the attention kernels with their cost"),
-    "evaluate": ("lvt_ff.training.evaluate", "evaluate", (), "accuracy on labelled videos"),
-    "predict": ("lvt_ff.inference.predict", "predict", ("videos",), "classify video files"),
-    "explain": (
-        "lvt_ff.explain.explain",
-        "explain",
-        ("video",),
-        "draw what a model sees in a video",
-    ),
-    "app": ("lvt_ff.app.server", "app", (), "a page to try models on, or a Space"),
-    "convert": (
-        "lvt_ff.convert.convert",
-        "convert",
-        ("src", "dst"),
-        "start from another model's checkpoint",
-    ),
-    "push": ("lvt_ff.hub.push", "push", ("folder", "repository"), "a model folder to the Hub"),
-    "pull": ("lvt_ff.hub.pull", "pull", ("repository", "folder"), "a model folder from the Hub"),
-    "export": (
-        "lvt_ff.inference.export",
-        "export",
-        (),
-        "one file for ONNX Runtime or torch.export",
-    ),
-    "ablate": ("lvt_ff.ablation.ablate", "ablate", (), "the paper's comparisons, trained again"),
-    "demo": ("lvt_ff.demo", "demo", (), "the whole way on made-up videos, in minutes"),
+
+class Command(NamedTuple):
+    """A command: the function behind it, and what `lvt-ff --help` says of it."""
+
+    module: str
+    function: str
+    summary: str
+    positional: tuple[str, ...] = ()  # parameters without a flag
+
+
+GROUPS: dict[str, dict[str, Command]] = {
+    "see what there is": {
+        "demo": Command("lvt_ff.demo", "demo", "go the whole way on made-up videos, in minutes"),
+        "models": Command("lvt_ff.profiling", "models", "list the variants with size and cost"),
+        "kernels": Command("lvt_ff.profiling", "kernels", "list the attention kernels with cost"),
+    },
+    "train a model": {
+        "finetune": Command("lvt_ff.training.finetune", "finetune", "train on your own videos"),
+        "evaluate": Command("lvt_ff.training.evaluate", "evaluate", "accuracy on labelled videos"),
+        "convert": Command(
+            "lvt_ff.convert.convert",
+            "convert",
+            "start from another model's checkpoint",
+            ("src", "dst"),
+        ),
+        "ablate": Command(
+            "lvt_ff.ablation.ablate", "ablate", "train the paper's comparisons again"
+        ),
+    },
+    "use a model": {
+        "predict": Command("lvt_ff.inference.predict", "predict", "classify videos", ("videos",)),
+        "explain": Command(
+            "lvt_ff.explain.explain", "explain", "draw what a model sees in a video", ("video",)
+        ),
+        "app": Command("lvt_ff.app.server", "app", "open a page to try models on, or make a Space"),
+    },
+    "share a model": {
+        "push": Command(
+            "lvt_ff.hub.push", "push", "send a model folder to the Hub", ("folder", "repository")
+        ),
+        "pull": Command(
+            "lvt_ff.hub.pull", "pull", "fetch a model folder from the Hub", ("repository", "folder")
+        ),
+        "export": Command(
+            "lvt_ff.inference.export", "export", "write one file for ONNX Runtime or torch.export"
+        ),
+    },
 }
+COMMANDS = {name: command for group in GROUPS.values() for name, command in group.items()}
 
 
 def main(args: list[str] | None = None) -> int:
@@ -47,16 +67,28 @@ def main(args: list[str] | None = None) -> int:
         print(f"lvt-ff {__version__}")
         return 0
     if not args or args[0] in ("-h", "--help"):
-        print("usage: lvt-ff COMMAND [options]; every command has --help\n")
-        for name, (*_, summary) in COMMANDS.items():
-            print(f"  {name:<10} {summary}")
+        print(_overview())
         return 0 if args else 2
     if args[0] not in COMMANDS:
-        known = ", ".join(COMMANDS)
-        print(f"lvt-ff: error: unknown command {args[0]!r}; choose one of {known}", file=sys.stderr)
+        option = args[0].startswith("-")
+        known = suggest(args[0], ["--help", "--version"] if option else [*COMMANDS])
+        kind = "option" if option else "command"
+        print(f"lvt-ff: error: unknown {kind} {args[0]!r}: {known}", file=sys.stderr)
         return 2
     from lvt_ff.utils.command_line import run
 
-    module, function, positional, _ = COMMANDS[args[0]]
-    command = getattr(importlib.import_module(module), function)
-    return run(command, f"lvt-ff {args[0]}", args[1:], positional)
+    command = COMMANDS[args[0]]
+    function = getattr(importlib.import_module(command.module), command.function)
+    return run(function, f"lvt-ff {args[0]}", args[1:], command.positional)
+
+
+def _overview() -> str:
+    lines = ["usage: lvt-ff COMMAND [options]; every command has --help"]
+    for title, commands in GROUPS.items():
+        lines += ["", f"{title}:"]
+        lines += [f"  {name:<10} {command.summary}" for name, command in commands.items()]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -14,7 +14,7 @@ import torch
 from conftest import random_frames
 
 import lvt_ff
-from lvt_ff.cli import COMMANDS, main
+from lvt_ff.cli import COMMANDS, GROUPS, main
 from lvt_ff.data.synthetic.writer import write_video
 
 TINY = dict(depth=1, num_frames=2, img_size=32, head_hidden=16)
@@ -56,10 +56,45 @@ def one_line(capsys):
 def test_help_and_version(capsys):
     assert main(["--help"]) == 0
     out = capsys.readouterr().out
-    assert all(name in out for name in COMMANDS)
+    for title, commands in GROUPS.items():
+        lines = out.split(f"\n{title}:\n")[1].split("\n\n")[0].splitlines()
+        assert [line.split()[0] for line in lines] == list(commands)
+    assert sum(map(len, GROUPS.values())) == len(COMMANDS)
     assert main(["--version"]) == 0
     assert lvt_ff.__version__ in capsys.readouterr().out
     assert main([]) == 2
+
+
+@pytest.mark.parametrize("argument", ["--help", "--version", "fintune", "--verison"])
+def test_what_needs_no_model_loads_no_library(argument):
+    code = f"""
+import sys
+from lvt_ff.cli import main
+main([{argument!r}])
+print(sorted({{"torch", "transformers", "timm", "accelerate", "matplotlib"}} & {{*sys.modules}}))
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout.splitlines()[-1] == "[]", result.stderr
+
+
+@pytest.mark.parametrize("module", ["lvt_ff", "lvt_ff.cli"])
+def test_both_modules_run_as_scripts(module):
+    command = [sys.executable, "-m", module, "demo", "--no_such_option"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 2 and "lvt-ff demo: error: " in result.stderr
+
+
+@pytest.mark.parametrize(
+    "word, message",
+    [
+        ("finetun", "unknown command 'finetun': did you mean 'finetune'? Known: demo, models"),
+        ("--verison", "unknown option '--verison': did you mean '--version'?"),
+        ("xyz", "unknown command 'xyz': choose from demo, models"),
+    ],
+)
+def test_a_misspelt_command_is_answered_with_what_is_known(word, message, capsys):
+    assert main([word]) == 2
+    assert message in one_line(capsys)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -2,13 +2,15 @@
 
 import difflib
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
-from torch import Tensor
+if TYPE_CHECKING:  # `lvt-ff --help` and a misspelt command answer without loading torch
+    from torch import Tensor
 
 __all__ = ["check_choice", "check_clip", "check_at_least", "check_odd", "suggest"]
 
 
-def check_clip(x: Tensor, num_frames: int, in_chans: int, img_size: tuple[int, int]) -> Tensor:
+def check_clip(x: "Tensor", num_frames: int, in_chans: int, img_size: tuple[int, int]) -> "Tensor":
     """The clip batch itself, if the model takes it.
 
     Raises:
@@ -66,6 +68,7 @@ def check_odd(**values: int) -> None:
 
 
 def suggest(name: str, known: Sequence[str]) -> str:
-    """The known names, the most similar first where one is similar."""
+    """What to say behind an unknown name: the most similar known one, and all of them."""
     close = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {close[0]!r}? Known: {', '.join(known)}" if close else ", ".join(known)
+    listed = ", ".join(known)
+    return f"did you mean {close[0]!r}? Known: {listed}" if close else f"choose from {listed}"
