@@ -28,7 +28,7 @@ MOVED: dict[str, tuple[tuple[str, ...], str | None]] = {
     "lvt_ff.benchmark": (("profiling",), None),
     "lvt_ff.cards": (("hub.model_card", "utils.environment"), None),
     "lvt_ff.checks": (("utils.validation",), None),
-    "lvt_ff.console": (("utils.command_line", "utils.errors"), None),
+    "lvt_ff.console": (("utils.command_line", "utils.option_parser", "utils.errors"), None),
     "lvt_ff.convert.authors": (("weights.authors",), None),
     "lvt_ff.convert.pieces": (("weights.layouts",), None),
     "lvt_ff.convert.report": (("weights.report",), None),

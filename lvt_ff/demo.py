@@ -20,8 +20,10 @@ from lvt_ff.training.evaluate import evaluate
 from lvt_ff.training.finetune import finetune
 from lvt_ff.training.metrics import topk_accuracy
 from lvt_ff.utils.atomic_io import write_text
+from lvt_ff.utils.command_line import command
 from lvt_ff.utils.environment import environment
 from lvt_ff.utils.errors import Failure, UsageError
+from lvt_ff.utils.option_types import NonNegativeInt, PositiveInt, Seed
 from lvt_ff.utils.plots import prediction_picture
 
 __all__ = ["demo", "shuffled_top1"]
@@ -42,13 +44,14 @@ RECIPE = dict(
 )
 
 
+@command()
 def demo(
     output: Path = Path("lvt_ff_demo"),
-    train_videos: int = 4000,
-    test_videos: int = 400,
-    epochs: int = 8,
-    seed: int = 0,
-    num_workers: int = 2,
+    train_videos: PositiveInt = 4000,
+    test_videos: PositiveInt = 400,
+    epochs: PositiveInt = 8,
+    seed: Seed = 0,
+    num_workers: NonNegativeInt = 2,
 ) -> dict:
     """Train a small model on videos that only time tells apart, and use it everywhere.
 
@@ -76,7 +79,7 @@ def demo(
     model = output / "model"
     counts = ((train_data, train_videos), (val_data, test_videos // 2), (test_data, test_videos))
     for number, (folder, num_clips) in enumerate(counts):
-        write_dataset(folder, num_clips, seed=3 * seed + number, num_workers=num_workers)
+        write_dataset(folder, num_clips, 3 * seed + number, max(num_workers, 1))
     print("2/6 fine-tuning from random weights")
     training = finetune(
         train_data=train_data,

@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from lvt_ff.kernels import KERNELS, KernelShape, build_kernel
 from lvt_ff.model import LinearVideoTransformer, init_weights
 from lvt_ff.timm_models import SOURCES
+from lvt_ff.utils.command_line import command
 from lvt_ff.variants import VARIANTS
 
 __all__ = ["count_macs", "count_parameters", "kernel_rows", "kernels", "models", "peak_memory"]
@@ -39,6 +40,7 @@ def count_macs(model: LinearVideoTransformer) -> float:
     return counter.get_total_flops() / 2
 
 
+@command()
 def models() -> None:
     """List the variants: frames, pixels, parameters, cost of one clip, and pretrained weights."""
     print(f"{'name':<16}{'frames':>7}{'pixels':>8}{'parameters':>13}{'GMACs':>9}")
@@ -81,6 +83,7 @@ def kernel_rows(model: str = "lvt_ff_default") -> list[dict]:
     return rows
 
 
+@command()
 def kernels(model: Literal[tuple(VARIANTS)] = "lvt_ff_default") -> None:
     """List the attention kernels: source, parameters, cost of one clip, fused path, options.
 

@@ -29,21 +29,23 @@ from lvt_ff.training.evaluate import make_accelerator
 from lvt_ff.training.finetune import finetune
 from lvt_ff.training.loop import Diverged, changed_settings
 from lvt_ff.utils.atomic_io import write_text
-from lvt_ff.utils.command_line import check_ranges
+from lvt_ff.utils.command_line import command
 from lvt_ff.utils.environment import environment
 from lvt_ff.utils.errors import UsageError, usage
+from lvt_ff.utils.option_types import NonNegativeInt, PositiveInt
 
 __all__ = ["ablate"]
 
 
+@command()
 def ablate(
     output: Path = Path("lvt_ff_ablation"),
     tables: str = "3",
-    seeds: int = 3,
+    seeds: PositiveInt = 3,
     data: Path | None = None,
     scale: Literal["auto", "small", "large"] = "auto",
     recipe: dict[str, Any] | None = None,
-    num_workers: int = 2,
+    num_workers: NonNegativeInt = 2,
     cpu: bool = False,
     dry_run: bool = False,
 ) -> dict:
@@ -71,7 +73,6 @@ def ablate(
     """
     output = Path(output)
     with usage():
-        check_ranges(seeds=(seeds, 1, None), num_workers=(num_workers, 0, None))
         chosen = {number: table_of(number) for number in _numbers(tables)}
         rows = [row.options for table in chosen.values() for row in table.rows]
         runs = distinct_models(rows)

@@ -8,8 +8,7 @@ import torch
 from lvt_ff.data.synthetic.motion import MOTION_SIZE
 from lvt_ff.model import LinearVideoTransformer
 from lvt_ff.training.finetune import finetune
-from lvt_ff.training.ranges import check_values
-from lvt_ff.utils.command_line import check_options
+from lvt_ff.utils.option_parser import check_options
 from lvt_ff.variants import VARIANTS
 
 __all__ = [
@@ -96,13 +95,12 @@ def checked_recipe(
         if name not in known:
             raise ValueError(f"--recipe has no option {name!r}: choose from {known}.")
     needed = dict(model="model", train_data="train", output_dir="runs")
-    check_options(finetune, {**needed, **changes}, "--recipe")
+    check_options(finetune, {**needed, **changes}, "--recipe: ")
     recipe = dict(SCALES[scale]["recipe"])
     if "model" in changes:
         recipe = {key: value for key, value in recipe.items() if key not in _OF_THE_SCALE}
     recipe = merged(recipe, changes)
     try:
-        check_values(recipe)
         _check_models(recipe, rows, changes.get("model_args") or {})
     except ValueError as error:
         raise ValueError(f"--recipe: {error}") from error

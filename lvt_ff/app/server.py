@@ -18,8 +18,9 @@ from lvt_ff.data.synthetic.demo import TIME_CLASSES
 from lvt_ff.data.synthetic.writer import write_dataset
 from lvt_ff.data.video_list import VIDEO_SUFFIXES
 from lvt_ff.inference.classifier import Classifier
-from lvt_ff.utils.command_line import check_ranges
+from lvt_ff.utils.command_line import command
 from lvt_ff.utils.errors import usage
+from lvt_ff.utils.option_types import Port, PositiveFloat
 
 __all__ = ["app", "serve"]
 
@@ -179,12 +180,13 @@ def serve(
             page.close()
 
 
+@command()
 def app(
     model: str,
     host: str | None = None,
-    port: int | None = None,
-    max_mb: float = 100,
-    max_seconds: float = 300,
+    port: Port | None = None,
+    max_mb: PositiveFloat = 100,
+    max_seconds: PositiveFloat = 300,
     samples: Path | None = None,
     export: Path | None = None,
     device: str | None = None,
@@ -206,8 +208,6 @@ def app(
         device: Torch device; a GPU where there is one if not given.
     """
     with usage():
-        check_ranges(max_mb=(max_mb, 0.001, None), max_seconds=(max_seconds, 0.1, None))
-        check_ranges(port=(port, 1, 65535))
         if find_spec("gradio") is None:
             raise ValueError("The page needs one more package: pip install 'lvt-ff[app]'.")
         models = [name.strip() for name in model.split(",")]

@@ -14,8 +14,9 @@ from lvt_ff.hf import LVTFFConfig, LVTFFForVideoClassification, LVTFFModel, LVTF
 from lvt_ff.hub.model_card import conversion_card
 from lvt_ff.hub.model_folder import is_variant, load_folder, write_model_folder
 from lvt_ff.utils.atomic_io import atomic_file
-from lvt_ff.utils.command_line import check_ranges
+from lvt_ff.utils.command_line import command
 from lvt_ff.utils.errors import usage
+from lvt_ff.utils.option_types import NonNegativeInt, PositiveFloat, PositiveInt
 from lvt_ff.variants import VARIANTS
 from lvt_ff.weights import (
     authors_to_lvt_ff,
@@ -34,21 +35,27 @@ _UNTOLD = ("temporal_shift_div", "attn_kernel", "num_heads")
 _AUTHORS_CFG = dict(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), interpolation="bilinear")
 
 
+@command(
+    {
+        "to": "what to write",
+        "temporal_init": "weights and pixel statistics",
+    }
+)
 def convert(
     src: str,
     dst: Path | None = None,
     to: Literal["lvt_ff", "authors"] = "lvt_ff",
     model: str | None = None,
-    num_frames: int | None = None,
-    img_size: int | None = None,
+    num_frames: PositiveInt | None = None,
+    img_size: PositiveInt | None = None,
     attn_kernel: str | None = None,
-    temporal_shift_div: int | None = None,
-    num_heads: int | None = None,
+    temporal_shift_div: NonNegativeInt | None = None,
+    num_heads: PositiveInt | None = None,
     model_args: dict[str, Any] | None = None,
     temporal_init: Literal["zero", "spatial"] = "zero",
     keep_head: bool = False,
     mean: tuple[float, float, float] | None = None,
-    std: tuple[float, float, float] | None = None,
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None,
 ) -> dict:
     """Convert a checkpoint to a model folder for timm and transformers, or back.
 
@@ -57,7 +64,7 @@ def convert(
             checkpoint of the paper's authors; with --to authors a model folder.
         dst: New model folder; with --to authors a .safetensors file (src_authors.safetensors if not
             given).
-        to: What to write.
+        to: A model folder for timm and transformers, or one file under the authors' names.
         model: Variant; the one that fits if not given.
         num_frames: Frames of a clip; the variant's or the checkpoint's if not given.
         img_size: Pixels of a frame's side; the variant's if not given.
@@ -85,12 +92,6 @@ def convert(
     statistics = {k: v for k, v in dict(mean=mean, std=std).items() if v is not None}
     of_images = dict(temporal_init=temporal_init, keep_head=keep_head)
     with usage():
-        check_ranges(
-            num_frames=(num_frames, 1, None),
-            img_size=(img_size, 1, None),
-            num_heads=(num_heads, 1, None),
-            std=(min(std) if std else None, 1e-6, None),
-        )
         LVTFFConfig.check_fields(fields)
         if to == "authors":
             if fields or statistics or model or keep_head or temporal_init != "zero":

@@ -10,8 +10,9 @@ from lvt_ff.explain.relevance import Explanation, relevance
 from lvt_ff.explain.views import ANIMATED, VIEWS, Viewer
 from lvt_ff.inference.classifier import Classifier
 from lvt_ff.utils.atomic_io import atomic_file
-from lvt_ff.utils.command_line import check_parent
+from lvt_ff.utils.command_line import command
 from lvt_ff.utils.errors import usage
+from lvt_ff.utils.output import check_output_file
 from lvt_ff.utils.validation import suggest
 
 __all__ = ["Explanation", "explain", "explain_video"]
@@ -59,6 +60,7 @@ def explain_video(
     )
 
 
+@command({"model": "model and output", "view": "view", "decoder": "reading and hardware"})
 def explain(
     video: str,
     model: str,
@@ -67,7 +69,7 @@ def explain(
     label: str | None = None,
     layer: int | None = None,
     head: int | None = None,
-    query: list[int] | None = None,
+    query: tuple[int, ...] | None = None,
     decoder: Literal["auto", "decord", "pyav", "torchcodec"] = "auto",
     device: str | None = None,
 ) -> Explanation:
@@ -83,7 +85,7 @@ def explain(
         label: Class whose relevance is shown, or chooses the token; the best if not given.
         layer: Block of the views attention and fixation, from 0; the last if not given.
         head: Attention head, from 0; the mean of all if not given. Not for relevance.
-        query: Token of the view attention, as [ROW,COLUMN] from 0, or [FRAME,ROW,COLUMN] where
+        query: Token of the view attention, as ROW,COLUMN from 0, or FRAME,ROW,COLUMN where
             attention is joint; the place that counts most if not given.
         decoder: Video backend; auto falls back from one to the next.
         device: Torch device; a GPU where there is one if not given.
@@ -103,7 +105,7 @@ def explain(
             raise ValueError(
                 f"--output must end with {' or '.join(suffixes)} for the view {view}, got {output}."
             )
-        check_parent(output)
+        check_output_file(output, "--output")
         classify = Classifier(model, device, decoder=decoder)
         try:
             explained = explain_video(classify, video, given.pop("label", None))

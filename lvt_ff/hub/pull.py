@@ -9,6 +9,7 @@ from huggingface_hub import HfApi, ModelInfo, snapshot_download
 
 from lvt_ff.hub.resolve import model_files, split_revision
 from lvt_ff.hub.retry import with_retries
+from lvt_ff.utils.command_line import command
 from lvt_ff.utils.errors import Failure, usage
 
 __all__ = ["pull"]
@@ -16,6 +17,7 @@ __all__ = ["pull"]
 _PICKLES = ("*.bin", "*.pth", "*.pt", "*.pkl", "*.ckpt")
 
 
+@command()
 def pull(repository: str, folder: Path | None = None) -> Path:
     """Pull a model folder from the Hub; it appears under its name only when it is whole.
 

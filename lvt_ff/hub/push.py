@@ -19,6 +19,7 @@ from lvt_ff.hub.model_card import CARD_REPOSITORY
 from lvt_ff.hub.resolve import model_files
 from lvt_ff.hub.retry import with_retries
 from lvt_ff.model import LinearVideoTransformer
+from lvt_ff.utils.command_line import command
 from lvt_ff.utils.errors import Failure, usage
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
 ]
 
 
+@command()
 def push(
     folder: Path,
     repository: str,

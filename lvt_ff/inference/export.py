@@ -18,8 +18,9 @@ from lvt_ff.data.transforms import INTERPOLATIONS
 from lvt_ff.hf import LVTFFConfig, LVTFFVideoProcessor
 from lvt_ff.hub.model_folder import load_folder
 from lvt_ff.utils.atomic_io import atomic_file
-from lvt_ff.utils.command_line import check_parent
+from lvt_ff.utils.command_line import command
 from lvt_ff.utils.errors import Failure, usage
+from lvt_ff.utils.output import check_output_file
 
 __all__ = ["description", "export"]
 
@@ -49,6 +50,7 @@ def description(config: LVTFFConfig, processor: LVTFFVideoProcessor) -> dict[str
     )
 
 
+@command()
 def export(
     model: str,
     output: Path,
@@ -68,7 +70,7 @@ def export(
             raise ValueError("ONNX needs more packages: pip install 'lvt-ff[export]'.")
         if output.exists():
             raise ValueError(f"{output} exists already: give another name.")
-        check_parent(output)
+        check_output_file(output, "--output")
         holder, processor = load_folder(model)
     dtype = torch.float16 if half else torch.float32
     core = holder.model.to(dtype).eval()

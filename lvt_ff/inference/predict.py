@@ -7,18 +7,20 @@ from typing import Literal
 
 from lvt_ff.data import VideoReadError
 from lvt_ff.inference.classifier import Classifier
-from lvt_ff.utils.command_line import check_ranges
+from lvt_ff.utils.command_line import command
 from lvt_ff.utils.errors import Failure, usage
+from lvt_ff.utils.option_types import PositiveInt
 
 __all__ = ["predict"]
 
 
+@command()
 def predict(
     videos: list[str],
     model: Path,
-    top_k: int = 5,
-    clips: int = 1,
-    crops: int = 1,
+    top_k: PositiveInt = 5,
+    clips: PositiveInt = 1,
+    crops: PositiveInt = 1,
     json: bool = False,
     decoder: Literal["auto", "decord", "pyav", "torchcodec"] = "auto",
     device: str | None = None,
@@ -38,7 +40,6 @@ def predict(
         device: Torch device; a GPU where there is one if not given.
     """
     with usage():
-        check_ranges(top_k=(top_k, 1, None), clips=(clips, 1, None), crops=(crops, 1, None))
         classify = Classifier(model, device, clips, crops, decoder)
     failed = 0
     for path, result in _results(classify, videos, top_k):

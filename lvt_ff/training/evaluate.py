@@ -19,9 +19,10 @@ from lvt_ff.hub.model_folder import load_folder
 from lvt_ff.hub.resolve import is_repository
 from lvt_ff.training.metrics import class_accuracy, confusion_matrix, topk_accuracy
 from lvt_ff.utils.atomic_io import write_text
-from lvt_ff.utils.command_line import check_ranges
+from lvt_ff.utils.command_line import command
 from lvt_ff.utils.environment import environment
 from lvt_ff.utils.errors import Failure, UsageError, usage
+from lvt_ff.utils.option_types import NonNegativeInt, PositiveInt
 from lvt_ff.utils.plots import confusion_picture
 
 __all__ = ["evaluate", "evaluate_videos", "make_accelerator", "protocol", "score_videos"]
@@ -121,14 +122,22 @@ def evaluate_videos(
     return results, scores
 
 
+@command(
+    {
+        "model": "model and data",
+        "clips": "views",
+        "output_dir": "output",
+        "batch_size": "hardware and speed",
+    }
+)
 def evaluate(
     model: Path,
     data: Path,
-    clips: int = 1,
-    crops: int = 1,
+    clips: PositiveInt = 1,
+    crops: PositiveInt = 1,
     output_dir: Path | None = None,
-    batch_size: int = 8,
-    num_workers: int = 2,
+    batch_size: PositiveInt = 8,
+    num_workers: NonNegativeInt = 2,
     mixed_precision: Literal["no", "bf16", "fp16"] | None = None,
     decoder: Literal["auto", "decord", "pyav", "torchcodec"] = "auto",
     cpu: bool = False,
@@ -151,12 +160,6 @@ def evaluate(
         cpu: Use the CPU where there is a GPU.
     """
     with usage():
-        check_ranges(
-            clips=(clips, 1, None),
-            crops=(crops, 1, None),
-            batch_size=(batch_size, 1, None),
-            num_workers=(num_workers, 0, None),
-        )
         if is_repository(str(model)) and output_dir is None:
             raise ValueError(f"{model} lies on the Hub: say with --output_dir where results go.")
         network, processor = load_folder(model)

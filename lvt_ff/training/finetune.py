@@ -24,10 +24,21 @@ from lvt_ff.training.checkpoint import last_checkpoint
 from lvt_ff.training.evaluate import evaluate_videos, make_accelerator
 from lvt_ff.training.loop import History, TrainingLoop
 from lvt_ff.training.optim import freeze_blocks, make_optimizer
-from lvt_ff.training.ranges import check_values
 from lvt_ff.utils.atomic_io import write_text
+from lvt_ff.utils.command_line import command
 from lvt_ff.utils.environment import environment
 from lvt_ff.utils.errors import UsageError, usage
+from lvt_ff.utils.option_types import (
+    ClosedUnitInterval,
+    Decay,
+    Factor,
+    NonNegativeFloat,
+    NonNegativeInt,
+    OpenUnitInterval,
+    PositiveInt,
+    Seed,
+    Share,
+)
 from lvt_ff.utils.plots import curve_picture
 
 __all__ = ["finetune"]
@@ -35,44 +46,54 @@ __all__ = ["finetune"]
 _SUPPORTED = (DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CPU)
 
 
+@command(
+    {
+        "model": "model, data and output",
+        "num_frames": "clips",
+        "epochs": "optimisation",
+        "eval_epochs": "evaluation, checkpoints and sharing",
+        "num_workers": "hardware and speed",
+    }
+)
 def finetune(
     model: str,
     train_data: Path,
     output_dir: Path,
+    *,
     eval_data: Path | None = None,
     pretrained: bool | None = None,
     model_args: dict[str, Any] | None = None,
-    num_frames: int | None = None,
-    img_size: int | None = None,
+    num_frames: PositiveInt | None = None,
+    img_size: PositiveInt | None = None,
     sampling: Literal["uniform", "dense"] | None = None,
-    sampling_stride: int | None = None,
-    scale_jitter: tuple[float, float] = (256 / 224, 320 / 224),
-    hflip: float = 0.0,
-    epochs: int = 30,
-    batch_size: int = 8,
-    accumulation: int = 1,
+    sampling_stride: PositiveInt | None = None,
+    scale_jitter: tuple[Factor, Factor] = (256 / 224, 320 / 224),
+    hflip: ClosedUnitInterval = 0.0,
+    epochs: PositiveInt = 30,
+    batch_size: PositiveInt = 8,
+    accumulation: PositiveInt = 1,
     optimizer: Literal["adamw", "sgd"] = "adamw",
-    lr: float = 5e-4,
-    weight_decay: float = 0.05,
-    momentum: float = 0.9,
-    warmup_epochs: float = 2.0,
-    layer_decay: float | None = None,
+    lr: NonNegativeFloat = 5e-4,
+    weight_decay: NonNegativeFloat = 0.05,
+    momentum: OpenUnitInterval = 0.9,
+    warmup_epochs: NonNegativeFloat = 2.0,
+    layer_decay: Decay | None = None,
     freeze: int = 0,
-    label_smoothing: float = 0.0,
-    clip_grad: float | None = 1.0,
-    mixed_precision: Literal["no", "bf16", "fp16"] | None = None,
-    grad_checkpointing: bool = False,
-    seed: int = 0,
-    num_workers: int = 2,
-    eval_epochs: int = 1,
-    save_steps: int | None = None,
+    label_smoothing: Share = 0.0,
+    clip_grad: NonNegativeFloat | None = 1.0,
+    seed: Seed = 0,
+    eval_epochs: PositiveInt = 1,
+    save_steps: PositiveInt | None = None,
     resume: bool = False,
+    max_bad_fraction: ClosedUnitInterval = 0.05,
     tracker: Literal["none", "tensorboard"] = "none",
-    decoder: Literal["auto", "decord", "pyav", "torchcodec"] = "auto",
-    max_bad_fraction: float = 0.05,
-    cpu: bool = False,
     push_to_hub: str | None = None,
     hub_private: bool = False,
+    num_workers: NonNegativeInt = 2,
+    decoder: Literal["auto", "decord", "pyav", "torchcodec"] = "auto",
+    mixed_precision: Literal["no", "bf16", "fp16"] | None = None,
+    grad_checkpointing: bool = False,
+    cpu: bool = False,
 ) -> dict:
     """Fine-tune a model on a folder of videos; the output folder loads in timm and transformers.
 
@@ -104,26 +125,25 @@ def finetune(
         freeze: Number of first blocks, and the stem, that do not train.
         label_smoothing: Of the cross entropy.
         clip_grad: Largest gradient norm; null switches it off.
-        mixed_precision: Autocast dtype; what `accelerate launch` says if not given.
-        grad_checkpointing: Recompute blocks in the backward pass to save memory.
         seed: Of everything random.
-        num_workers: Processes that read videos, per process.
         eval_epochs: Epochs between evaluations and checkpoints; the last epoch always has both.
         save_steps: Also write a checkpoint every so many steps.
         resume: Go on from the last checkpoint in output_dir, or start where there is none.
-        tracker: Also log to tensorboard (extra "track").
-        decoder: Video backend; auto falls back from one to the next.
         max_bad_fraction: Stop when more of the listed videos than this could not be read (others
             take their place until then; bad_files.csv names them).
-        cpu: Use the CPU where there is a GPU.
+        tracker: Also log to tensorboard, a package of its own.
         push_to_hub: Repository ORG/NAME that the finished folder is pushed to.
         hub_private: Make that repository private where it is new.
+        num_workers: Processes that read videos, per process.
+        decoder: Video backend; auto falls back from one to the next.
+        mixed_precision: Autocast dtype; what `accelerate launch` says if not given.
+        grad_checkpointing: Recompute blocks in the backward pass to save memory.
+        cpu: Use the CPU where there is a GPU.
     """
     settings = {name: value for name, value in locals().items() if name != "resume"}
     settings = json.loads(json.dumps(settings, default=str))
     checkpoints = Path(output_dir) / "checkpoints"
     with usage():
-        check_values(settings)
         if Path(output_dir).is_file():
             raise ValueError(f"{output_dir} is a file: give a folder with --output_dir.")
         videos = load_video_list(train_data)

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from huggingface_hub.errors import StrictDataclassError
 
-__all__ = ["Failure", "UsageError", "VideoReadError", "usage"]
+__all__ = ["Failure", "UsageError", "VideoReadError", "one_line", "usage"]
 
 
 class Failure(RuntimeError):
@@ -27,3 +27,11 @@ def usage() -> Iterator[None]:
         yield
     except (ValueError, StrictDataclassError) as error:
         raise UsageError(str(error)) from error
+
+
+def one_line(error: Exception | str) -> str:
+    """A message without line breaks."""
+    text = str(error)
+    if "Original Traceback" in text:  # a data loader's worker puts its traceback into the message
+        text = text.strip().splitlines()[-1]
+    return " ".join(text.split()) or type(error).__name__

@@ -212,7 +212,7 @@ def test_a_model_that_diverges_is_a_row_of_its_own(videos, tmp_path):
         (["--recipe", '{"seed": 3}'], "--recipe has no option 'seed'"),
         (["--recipe", '{"optimizer": "sgdd"}'], "--recipe: "),
         (["--recipe", '{"epochs": null}'], "--recipe: epochs cannot be null"),
-        (["--recipe", '{"epochs": 0}'], "--recipe: --epochs must be at least 1, got 0"),
+        (["--recipe", '{"epochs": 0}'], "--recipe: epochs must be at least 1, got 0"),
         (["--recipe", '{"model_args": {"depht": 1}}'], "unexpected keyword argument 'depht'"),
         (["--recipe", '{"model_args": {"num_heads": 5}}'], "--recipe: num_heads must divide"),
         (

@@ -303,7 +303,7 @@ def test_broken_off_uploads_are_swept(place, tmp_path):
         (["--model", "model,"], "must name different models"),
         (["--port", "0"], "--port must be between"),
         (["--samples", "model"], "has no videos"),
-        (["--max_mb", "0"], "--max_mb must be at least"),
+        (["--max_mb", "0"], "--max_mb must be above 0, got 0"),
     ],
 )
 def test_wrong_requests_are_one_line(place, tmp_path, monkeypatch, capsys, options, message):

@@ -1,0 +1,257 @@
+"""A parser made from a typed function: flags, help, recipe files, and mistakes in plain words."""
+
+import argparse
+import inspect
+import os
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NoReturn, get_args, get_origin
+
+import yaml
+from docstring_parser import parse
+from jsonargparse import ArgumentError, ArgumentParser, get_loader, set_loader
+
+from lvt_ff.utils.errors import UsageError, one_line
+from lvt_ff.utils.option_types import expected, limits, placeholder, shown
+from lvt_ff.utils.validation import suggest
+
+__all__ = ["check_options", "command_parser", "parse_command"]
+
+_MODE = "lvt_ff"  # of jsonargparse, for `_load`
+# What a run stored among its settings before they could be read back as options.
+_NOT_OPTIONS = {"train_videos", "eval_videos", "global_batch"}
+_NUMBERS = re.compile(r"\(?\s*[-+.\d][-+.\de]*(\s*,\s*[-+.\d][-+.\de]*)+\s*\)?")
+# Where jsonargparse's messages repeat the value.
+_GOT = (
+    r"(?:Got|Given) value: (.*)",
+    r"(?:int\(\) with base 10|string to float): '(.*)'",
+    r"(\S+) (?:does not conform|not an? )",
+)
+_CONFIG_HELP = (
+    "YAML file with any of these options, or results.json of an earlier run of this command; flags "
+    "win over it."
+)
+# Help and placeholder of what jsonargparse adds by itself.
+_OWN_HELP = {
+    "help": ("Show this help and exit.", None),
+    "print_config": ("Print all options as YAML for --config, and exit.", ""),
+}
+
+
+def check_options(function: Callable, options: dict[str, Any], prefix: str = "") -> None:
+    """Raise ValueError where options are not what a function's signature says they are.
+
+    Args:
+        function: typed.
+        options: some or all of its arguments.
+        prefix: of an option's name in the message.
+    """
+    annotations = _annotations(function)
+    parser = ArgumentParser(exit_on_error=False)
+    for name, value in options.items():
+        if value is None and type(None) not in get_args(annotations[name]):
+            raise ValueError(f"{prefix}{name} cannot be null.")
+        parser.add_argument(f"--{name}", type=annotations[name])
+    try:
+        parser.parse_object({name: _without_classes(value) for name, value in options.items()})
+    except ArgumentError as error:
+        labels = {name: f"{prefix}{name}" for name in options}
+        raise ValueError(f"{_explained(str(error), annotations, labels)}.") from error
+
+
+def _annotations(function: Callable) -> dict[str, Any]:
+    parameters = inspect.signature(function).parameters
+    return {name: parameter.annotation for name, parameter in parameters.items()}
+
+
+def _without_classes(value: Any) -> Any:
+    """A value as a command line or recipe would hold it: paths are text, tuples are lists."""
+    if isinstance(value, list | tuple):
+        return [_without_classes(part) for part in value]
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
+def _explained(message: str, annotations: dict[str, Any], labels: dict[str, str]) -> str:
+    """What jsonargparse says of a value, in our words where it is about an option."""
+    key = re.match(r'Parser key "(\w+)"', message)
+    if key is None or key[1] not in annotations:
+        return one_line(message)
+    annotation = annotations[key[1]]
+    within, words = limits(annotation), expected(annotation)
+    if within and "does not conform" in message:
+        words = within
+    elif within:
+        words = f"{words}, {within}"
+    told = f"{labels[key[1]]} must be {words}"
+    for pattern in _GOT:
+        if found := re.search(pattern, message):
+            return f"{told}, got {found[1][:60]}"
+    return told
+
+
+class _OneLineParser(ArgumentParser):
+    """Tells a mistake in one line, and what was meant."""
+
+    labels: dict[str, str]  # of options, by parameter
+    annotations: dict[str, Any]
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        raise UsageError(f"{self._told(message)} (see {self.prog} --help)")
+
+    def _told(self, message: str) -> str:
+        unknown = re.match(r"unrecognized arguments: (\S+)", message, re.I)
+        if unknown and unknown[1].startswith("-"):
+            name = unknown[1].partition("=")[0]
+            return f"unknown option {name}{_meant(name, self._option_string_actions)}"
+        if unknown:
+            return f"unexpected argument {unknown[1]!r}: a value with spaces needs quotes"
+        if missing := re.match(r"the following arguments are required: (.*)", message):
+            names = missing[1].split(", ")
+            return f"give {' and '.join(self.labels.get(name, name) for name in names)}"
+        if key := re.match(r"Option '(.*)' is not accepted", message):
+            return f"--config has an unknown option {key[1]!r}{_meant(key[1], self.labels)}"
+        if message.startswith("Unexpected config"):  # the whole file follows
+            return "--config holds no options: it needs lines such as `name: value`"
+        if message.startswith("Problems parsing config"):
+            where = message.partition(": ")[2].replace(' in "<unicode string>",', " in")
+            return f"--config is not YAML: {one_line(where)}"
+        message = message.replace('Parser key "config"', "--config")
+        return _explained(message, self.annotations, self.labels)
+
+
+def _meant(name: str, known: Iterable[str]) -> str:
+    told, question, _ = suggest(name, [*known]).partition("?")
+    return f": {told}?" if question else ""
+
+
+def command_parser(function: Callable, prog: str, positional: Sequence[str] = ()) -> ArgumentParser:
+    """A parser whose options are a function's parameters.
+
+    Args:
+        function: a command, with a Google-style docstring.
+        prog: what the user types.
+        positional: parameters given without a flag; one annotated as a list takes several
+            values, one with a default may be left out.
+    """
+    parser = _OneLineParser(
+        prog=prog,
+        description=(function.__doc__ or "").split("\n\n")[0],
+        formatter_class=argparse.HelpFormatter,
+        parser_mode=_MODE,
+        allow_abbrev=False,
+    )
+    parser.annotations = _annotations(function)
+    parser.labels = {
+        name: name if name in positional else f"--{name}" for name in parser.annotations
+    }
+    parser.add_argument("--config", action="config", metavar="FILE", help=_CONFIG_HELP)
+    explained = {part.arg_name: part.description for part in parse(function.__doc__ or "").params}
+    titles, group = getattr(function, "option_groups", {}), parser
+    for name, parameter in inspect.signature(function).parameters.items():
+        if name in titles:
+            group = parser.add_argument_group(titles[name])
+        kind, options = parameter.annotation, dict(metavar=placeholder(parameter.annotation))
+        if parameter.default is not parameter.empty:
+            options["default"] = parameter.default
+        elif name not in positional:
+            options["required"] = True
+        if name in positional:
+            options["metavar"] = name
+            if get_origin(kind) is list:  # its members are checked one by one
+                (kind,), options["nargs"] = get_args(kind), "+"
+            elif "default" in options:
+                options["nargs"] = "?"
+        elif kind is bool:  # `--resume` alone means true
+            options |= dict(nargs="?", const="true")
+        facts = "" if name in positional else _facts(parameter)
+        text = f"{explained.get(name, '')} {facts}".strip().replace("%", "%%")
+        group.add_argument(parser.labels[name], type=kind, help=text, **options)
+    for action in parser._actions:
+        action.help, action.metavar = _OWN_HELP.get(action.dest, (action.help, action.metavar))
+    parser.usage = " ".join([prog, *filter(None, map(_usage, parser._actions)), "[options]"])
+    return parser
+
+
+def _usage(action: argparse.Action) -> str:
+    """An argument in the usage line; empty for an option that may be left out."""
+    if action.option_strings:
+        return f"{action.option_strings[0]} {action.metavar}" if action.required else ""
+    forms = {"+": f"{action.dest} [{action.dest} ...]", "?": f"[{action.dest}]"}
+    return forms.get(action.nargs, action.dest)
+
+
+def _facts(parameter: inspect.Parameter) -> str:
+    """The kind of a number, its limits and its default, in brackets behind an explanation."""
+    kind, default = expected(parameter.annotation), parameter.default
+    facts = (
+        [kind.removeprefix("an ").removeprefix("a ")] if kind in ("an integer", "a number") else []
+    )
+    facts += filter(None, [limits(parameter.annotation)])
+    told = [", ".join(facts)] if facts else []
+    if default is parameter.empty:
+        told.append("required")
+    elif default is not None and default is not False:
+        told.append(f"default: {shown(default)}")
+    return f"({'; '.join(told)})" if told else ""
+
+
+def _load(text: str) -> Any:
+    """A value or a recipe in YAML; the options of a run where it is a run's results.json."""
+    value = get_loader("yaml")(text)
+    if isinstance(value, str) and _NUMBERS.fullmatch(value):  # 1,2 or (1,2) beside YAML's [1,2]
+        return get_loader("yaml")(f"[{value.strip('()')}]")
+    if (
+        isinstance(value, dict)
+        and "environment" in value
+        and isinstance(stored := value.get("settings"), dict)
+    ):
+        return {key: found for key, found in stored.items() if key not in _NOT_OPTIONS}
+    return value
+
+
+set_loader(_MODE, _load, (yaml.YAMLError,))
+
+
+def parse_command(parser: ArgumentParser, args: Sequence[str]) -> dict[str, Any]:
+    """The options that a command line gives, by parameter; raises UsageError for a mistake."""
+    words = _in_order(args)
+    for flag, word in zip(["", *words], words, strict=False):
+        if word == "" or re.fullmatch(r"--\w+=", word):
+            named = word.rstrip("=") or flag
+            parser.error(f"{named if named.startswith('--') else 'an argument'} has an empty value")
+    try:
+        options = parser.parse_args(words).as_dict()
+    except UsageError:
+        raise
+    except (OSError, ValueError) as error:  # of a file for --config that is no text
+        parser.error(f"--config: {error}")
+    options.pop("config", None)
+    return {name: _plain(value) for name, value in options.items()}
+
+
+def _in_order(args: Sequence[str]) -> list[str]:
+    """Arguments with underscores in the names of options, and --config first: flags win over it."""
+    words, config = [], []
+    args = list(args)
+    while args:
+        word = args.pop(0)
+        if word == "--":
+            return [*config, *words, word, *args]
+        if word.startswith("--"):
+            name, equals, value = word.partition("=")
+            word = f"--{name[2:].replace('-', '_')}{equals}{value}"
+        if word == "--config" and args:
+            config += [word, args.pop(0)]
+        else:
+            (config if word.startswith("--config=") else words).append(word)
+    return [*config, *words]
+
+
+def _plain(value: Any) -> Any:
+    """A parsed value with Python's own numbers in place of those with limits."""
+    if isinstance(value, list | tuple):
+        return type(value)(map(_plain, value))
+    for kind in (int, float):
+        if isinstance(value, kind) and not isinstance(value, bool):
+            return kind(value)
+    return value
