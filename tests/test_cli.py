@@ -1,5 +1,6 @@
 """The command line: every command run for real, and every mistake answered in one line."""
 
+import inspect
 import json
 import os
 import re
@@ -16,6 +17,7 @@ from conftest import random_frames
 import lvt_ff
 from lvt_ff.cli import COMMANDS, GROUPS, main
 from lvt_ff.data.synthetic.writer import write_video
+from lvt_ff.training.finetune import finetune
 
 TINY = dict(depth=1, num_frames=2, img_size=32, head_hidden=16)
 
@@ -252,6 +254,25 @@ def test_recipe_file_and_flags_give_the_same_run(trained, videos, tmp_path):
     assert losses[0] == losses[1]
 
 
+def test_settings_of_a_run_are_a_recipe_again(trained, tmp_path):
+    recipe = ["finetune", "--config", str(trained / "results.json")]
+    assert main([*recipe, "--output_dir", str(tmp_path / "run")]) == 0
+    a, b = ((folder / "steps.jsonl").read_text() for folder in (trained, tmp_path / "run"))
+    losses = [[json.loads(line)["loss"] for line in text.splitlines()] for text in (a, b)]
+    assert losses[0] == losses[1]
+    again = ["--output_dir", str(tmp_path / "run"), "--resume"]  # everything is done already
+    before = (tmp_path / "run/model.safetensors").read_bytes()
+    assert main([*recipe, *again]) == 0
+    assert (tmp_path / "run/model.safetensors").read_bytes() == before
+
+
+def test_every_setting_of_a_run_is_an_option(trained):
+    stored = json.loads((trained / "results.json").read_text())
+    options = set(inspect.signature(finetune).parameters)
+    assert set(stored["settings"]) == options - {"resume"}
+    assert set(stored["derived"]) == {"train_videos", "eval_videos", "global_batch"}
+
+
 def test_accelerate_launch_runs_the_same_command(videos, tmp_path):
     args = ["-m", "lvt_ff", *finetune_args(videos, tmp_path / "run")]
     command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu"]
@@ -471,9 +492,8 @@ def test_forced_decoder_that_fails_is_an_error(trained, videos, capsys, monkeypa
 
 
 def test_output_that_cannot_be_written_is_one_line(videos, capsys):
-    code = main(finetune_args(videos, "/proc/nowhere/run"))
-    assert code == 1
-    assert "failed: " in one_line(capsys)
+    assert main(finetune_args(videos, "/proc/nowhere/run")) == 2
+    assert "cannot be written to" in (line := one_line(capsys)) and "--output_dir" in line
 
 
 def test_full_disk_while_saving_leaves_no_half_written_folder(

@@ -6,11 +6,14 @@ Source: arXiv 2210.08164, Tables 1, 3, 4, 5, 6 and 9.
 import json
 import shlex
 import zlib
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 
 from lvt_ff.ablation.recipe import (
     FINETUNE_DEFAULTS,
@@ -21,18 +24,19 @@ from lvt_ff.ablation.recipe import (
     run_name,
 )
 from lvt_ff.ablation.report import markdown, write_report
-from lvt_ff.ablation.tables import table_of
+from lvt_ff.ablation.tables import Table, table_of
 from lvt_ff.data import load_video_list
 from lvt_ff.data.synthetic.motion import MOTION_CLASSES, draw_motion
 from lvt_ff.data.synthetic.writer import write_dataset
 from lvt_ff.training.evaluate import make_accelerator
 from lvt_ff.training.finetune import finetune
-from lvt_ff.training.loop import Diverged, changed_settings
+from lvt_ff.training.loop import Diverged, changed_settings, told_settings
 from lvt_ff.utils.atomic_io import write_text
 from lvt_ff.utils.command_line import command
 from lvt_ff.utils.environment import environment
 from lvt_ff.utils.errors import UsageError, usage
 from lvt_ff.utils.option_types import NonNegativeInt, PositiveInt
+from lvt_ff.utils.output import check_output_folder, only_run
 
 __all__ = ["ablate"]
 
@@ -71,71 +75,88 @@ def ablate(
         cpu: Use the CPU where there is a GPU.
         dry_run: Only print the rows.
     """
-    output = Path(output)
+    options = SimpleNamespace(**locals())
+    options.output = output = Path(output)
     with usage():
         chosen = {number: table_of(number) for number in _numbers(tables)}
         rows = [row.options for table in chosen.values() for row in table.rows]
-        runs = distinct_models(rows)
+        models = distinct_models(rows)
         if scale == "auto":
-            scale = "large" if torch.cuda.is_available() and not cpu else "small"
-        full_recipe = checked_recipe(scale, recipe or {}, rows)
-        if data is not None:
-            parts = [_part(Path(data), name) for name in ("train", "test")]
-            videos = _video_lists(parts)
+            options.scale = "large" if torch.cuda.is_available() and not cpu else "small"
+        full_recipe = checked_recipe(options.scale, recipe or {}, rows)
+        if data is None:
+            parts = _made_up_parts(output / "data", options.scale)
         else:
-            parts = _made_up_parts(output / "data", scale)
+            parts = [_part(Path(data), name) for name in ("train", "test")]
+            _video_lists(parts)  # which may have mistakes
+        if not dry_run:
+            check_output_folder(output, "--output")
     if dry_run:
         for number, table in chosen.items():
             print(f"Table {number}: {table.title}")
             for row in table.rows:
                 print(f"  {row.name:<28} {run_name(row.options)}")
-        print(f"{len(runs)} models × {seeds} seeds = {len(runs) * seeds} runs at scale {scale}")
+        print(
+            f"{len(models)} models × {seeds} seeds = {len(models) * seeds} runs at scale "
+            f"{options.scale}"
+        )
         return {}
     accelerator = make_accelerator(full_recipe.get("mixed_precision"), cpu)
-    if data is None:
-        if accelerator.is_main_process:
-            _write_videos(parts, scale, num_workers)
+    first = accelerator.is_main_process
+    with only_run(output, "--output") if first else nullcontext():
         accelerator.wait_for_everyone()
-        videos = _video_lists(parts)
-    settings = dict(
-        recipe=full_recipe,
-        defaults={k: v for k, v in FINETUNE_DEFAULTS.items() if k not in full_recipe},
-        scale=scale if data is None else None,
+        return _compare(options, chosen, models, full_recipe, parts, accelerator)
+
+
+def _compare(
+    options: SimpleNamespace,
+    chosen: dict[int, Table],
+    models: dict[str, dict],
+    recipe: dict,
+    parts: list[Path],
+    accelerator: Accelerator,
+) -> dict:
+    """Train what is not there yet, and report after every run."""
+    output = options.output
+    if options.data is None:
+        if accelerator.is_main_process:
+            _write_videos(parts, options.scale, options.num_workers)
+        accelerator.wait_for_everyone()
+    videos = _video_lists(parts)
+    derived = dict(
+        defaults={k: v for k, v in FINETUNE_DEFAULTS.items() if k not in recipe},
         train_videos=videos[0].fingerprint(),
         test_videos=videos[1].fingerprint(),
         num_classes=len(videos[0].class_names),
         num_processes=accelerator.num_processes,
         mixed_precision=accelerator.mixed_precision,
     )
-    given = dict(tables=tables, seeds=seeds, data=data, scale=scale)
-    words = [f"--{key}={value}" for key, value in given.items() if value is not None]
-    words += [f"--recipe={json.dumps(recipe)}"] if recipe else []
-    command = shlex.join(["lvt-ff", "ablate", *words, *(["--cpu"] if cpu else [])])
+    made = dict(command=_command(options), settings=_settings(options, recipe), derived=derived)
 
     def options_of(name: str, seed: int) -> dict:
         return dict(
-            merged(full_recipe, dict(model_args=runs[name])),
+            merged(recipe, dict(model_args=models[name])),
             train_data=parts[0],
             eval_data=parts[1],
             seed=seed,
-            eval_epochs=full_recipe["epochs"],  # once, at the end
+            eval_epochs=recipe["epochs"],  # once, at the end
             save_steps=500,
-            num_workers=num_workers,
-            cpu=cpu,
+            num_workers=options.num_workers,
+            cpu=options.cpu,
         )
 
     def report() -> dict:
-        summary = _summary(chosen, found, settings, command)
+        summary = dict(made, **_summary(chosen, found))
         if accelerator.is_main_process:
             write_report(output, summary)
         return summary
 
-    jobs = _jobs(output / "runs", runs, seeds)
+    jobs = _jobs(output / "runs", models, options.seeds)
     found = {}
     for name, seed in jobs:  # before hours of training
         folder = _folder(output / "runs", name, seed)
         if (folder / "results.json").exists():
-            found[name, seed] = _result(folder, options_of(name, seed), settings)
+            found[name, seed] = _result(folder, options_of(name, seed), derived)
     accelerator.wait_for_everyone()
     if found:
         summary = report()
@@ -143,20 +164,35 @@ def ablate(
         if (name, seed) in found:
             continue
         accelerator.print(f"run {number}/{len(jobs)}: {name}, seed {seed}")
-        folder, options = _folder(output / "runs", name, seed), options_of(name, seed)
+        folder, asked = _folder(output / "runs", name, seed), options_of(name, seed)
         try:
-            finetune(output_dir=folder, resume=True, **options)
+            finetune(output_dir=folder, resume=True, **asked)
         except Diverged as error:
             if accelerator.is_main_process:
-                told = dict(settings=_expected(options, settings), diverged=str(error))
-                told["environment"] = environment(cpu)
+                told = dict(diverged=str(error), environment=environment(options.cpu))
+                told |= _expected(asked, derived)
                 write_text(folder / "results.json", json.dumps(told) + "\n")
         accelerator.wait_for_everyone()
-        found[name, seed] = _result(folder, options, settings)
+        found[name, seed] = _result(folder, asked, derived)
         summary = report()
     accelerator.print(markdown(summary))
     accelerator.print(f"wrote results.json, tables.md and tables.png to {output}")
     return summary
+
+
+def _settings(options: SimpleNamespace, recipe: dict) -> dict:
+    """The options as JSON holds them, with the scale that was chosen and all of the recipe."""
+    settings = {name: value for name, value in vars(options).items() if name != "dry_run"}
+    return json.loads(json.dumps(dict(settings, recipe=recipe), default=str))
+
+
+def _command(options: SimpleNamespace) -> str:
+    """What to type for these tables again."""
+    words = [f"--{name}={getattr(options, name)}" for name in ("tables", "seeds")]
+    words += [f"--data={options.data}"] if options.data is not None else []
+    words += [f"--scale={options.scale}"]
+    words += [f"--recipe={json.dumps(options.recipe)}"] if options.recipe else []
+    return shlex.join(["lvt-ff", "ablate", *words, *(["--cpu"] if options.cpu else [])])
 
 
 def _numbers(tables: str) -> list[int]:
@@ -215,35 +251,36 @@ def _jobs(folder: Path, runs: dict[str, dict], seeds: int) -> list[tuple[str, in
     return [(name, seed) for seed in numbers for name in runs if seed < counts[name]]
 
 
-def _expected(options: dict, settings: dict) -> dict:
-    """The settings that a run's folder tells if it is a run of this comparison."""
+def _expected(options: dict, derived: dict) -> dict:
+    """Settings, and what is derived, as a run's folder tells them if it is of this comparison."""
     expected = {**FINETUNE_DEFAULTS, **options}
     for key in ("sampling", "sampling_stride"):  # told by the model where not given
         if expected[key] is None:
             del expected[key]
     steps = expected["batch_size"] * expected["accumulation"]
-    expected |= dict(
-        train_videos=settings["train_videos"],
-        eval_videos=settings["test_videos"],
-        global_batch=steps * settings["num_processes"],
-        mixed_precision=settings["mixed_precision"],
+    expected["mixed_precision"] = derived["mixed_precision"]
+    shared = dict(
+        train_videos=derived["train_videos"],
+        eval_videos=derived["test_videos"],
+        global_batch=steps * derived["num_processes"],
     )
-    return json.loads(json.dumps(expected, default=str))
+    return json.loads(json.dumps(dict(settings=expected, derived=shared), default=str))
 
 
-def _result(folder: Path, options: dict, settings: dict) -> dict:
+def _result(folder: Path, options: dict, derived: dict) -> dict:
     """What a finished run came to.
 
     Args:
         folder: of the run.
         options: of `finetune`, without the folder.
-        settings: of the comparison.
+        derived: what all runs of the comparison share.
 
     Raises:
         UsageError: it is a run of another comparison.
     """
     stored = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    told = changed_settings(stored["settings"], _expected(options, settings))
+    expected = told_settings(_expected(options, derived))
+    told = changed_settings(told_settings(stored), expected)
     if told:
         raise UsageError(f"{folder} was made otherwise: {told}. Give another --output.")
     result = dict(environment=stored["environment"])
@@ -258,7 +295,9 @@ def _result(folder: Path, options: dict, settings: dict) -> dict:
     )
 
 
-def _summary(chosen: dict, found: dict, settings: dict, command: str) -> dict:
+def _summary(chosen: dict[int, Table], found: dict) -> dict:
+    """What the runs came to, row by row."""
+
     def row_of(row) -> dict:
         name = run_name(row.options)
         runs = [result for (other, _), result in sorted(found.items()) if other == name]
@@ -275,8 +314,6 @@ def _summary(chosen: dict, found: dict, settings: dict, command: str) -> dict:
         if result["environment"] not in environments:
             environments.append(result["environment"])
     return dict(
-        command=command,
-        settings=settings,
         environments=environments,
         train_s=round(sum(result["train_s"] for result in found.values()), 1),
         tables={

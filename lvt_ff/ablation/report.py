@@ -7,6 +7,7 @@ from statistics import mean, stdev
 import matplotlib
 from matplotlib.figure import Figure
 
+from lvt_ff.training.loop import told_settings
 from lvt_ff.utils.atomic_io import atomic_file, write_text
 from lvt_ff.utils.plots import PLAIN_TEXT, save_figure
 
@@ -34,8 +35,10 @@ def shown_accuracies(values: list[float | None]) -> str:
 
 def markdown(summary: dict) -> str:
     """The tables in Markdown, with what made them."""
-    settings, lines = summary["settings"], []
-    kind = "made-up motion" if settings["scale"] else "given videos"
+    settings, lines = told_settings(summary), []
+    # Older files have no data among their settings, and no scale where videos were given.
+    given = settings["data"] if "data" in settings else not settings["scale"]
+    kind = "given videos" if given else "made-up motion"
     ours = f"ours on {kind} of {settings['num_classes']} classes, top-1 in %"
     for number, table in summary["tables"].items():
         counts = {len(row["top1"]) for row in table["rows"]}

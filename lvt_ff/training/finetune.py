@@ -7,7 +7,11 @@ killed anywhere and resumed computes what an uninterrupted one on the same machi
 import csv
 import io
 import json
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import torch
@@ -15,7 +19,15 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from torch.utils.data import DataLoader
 
-from lvt_ff.data import EvalDataset, TrainDataset, TrainTransform, collate, load_video_list
+from lvt_ff.data import (
+    EvalDataset,
+    TrainDataset,
+    TrainTransform,
+    VideoList,
+    collate,
+    load_video_list,
+)
+from lvt_ff.hf import LVTFFForVideoClassification, LVTFFVideoProcessor
 from lvt_ff.hub.model_card import model_card
 from lvt_ff.hub.model_folder import build_model, stored_classes, write_model_folder
 from lvt_ff.hub.push import check_login, push
@@ -39,6 +51,7 @@ from lvt_ff.utils.option_types import (
     Seed,
     Share,
 )
+from lvt_ff.utils.output import check_output_folder, only_run
 from lvt_ff.utils.plots import curve_picture
 
 __all__ = ["finetune"]
@@ -140,138 +153,222 @@ def finetune(
         grad_checkpointing: Recompute blocks in the backward pass to save memory.
         cpu: Use the CPU where there is a GPU.
     """
-    settings = {name: value for name, value in locals().items() if name != "resume"}
-    settings = json.loads(json.dumps(settings, default=str))
-    checkpoints = Path(output_dir) / "checkpoints"
+    options = SimpleNamespace(**locals())
+    options.output_dir = Path(output_dir)
     with usage():
-        if Path(output_dir).is_file():
-            raise ValueError(f"{output_dir} is a file: give a folder with --output_dir.")
-        videos = load_video_list(train_data)
-        stored = stored_classes(model)
-        if stored not in (None, videos.class_names) and set(stored) == set(videos.class_names):
-            videos = load_video_list(train_data, stored)  # in the order of the model's classifier
-        eval_videos = load_video_list(eval_data, videos.class_names) if eval_data else None
-        settings |= dict(
-            train_videos=videos.fingerprint(),
-            eval_videos=eval_videos.fingerprint() if eval_videos else None,
-        )
-        fields = dict(num_frames=num_frames, img_size=img_size)
-        fields = {key: value for key, value in fields.items() if value is not None}
-        torch.manual_seed(seed)
-        network, processor, origin = build_model(
-            model, videos.class_names, pretrained, **dict(model_args or {}, **fields)
-        )
-        freeze_blocks(network.model, freeze)
-        checkpoint = last_checkpoint(checkpoints)
-        if checkpoint and not resume:
-            raise ValueError(
-                f"{output_dir} holds checkpoints of an earlier run: pass --resume to go on with "
-                "it, or another --output_dir."
-            )
+        check_output_folder(options.output_dir, "--output_dir")
+        videos, eval_videos = _load_videos(options)
+        network, processor, origin = _build_network(options, videos.class_names)
     if push_to_hub:
         check_login(push_to_hub)
-    accelerator = _accelerator(mixed_precision, cpu, tracker, Path(output_dir))
-    checkpoints.mkdir(parents=True, exist_ok=True)
-    processor.sampling = sampling or processor.sampling
-    processor.sampling_stride = sampling_stride or processor.sampling_stride
-    settings |= dict(
-        sampling=processor.sampling,
-        sampling_stride=processor.sampling_stride,
-        mixed_precision=accelerator.mixed_precision,
-    )
-    network.model.set_grad_checkpointing(grad_checkpointing)
-    batches = MicroBatches(
-        len(videos),
-        batch_size=batch_size,
-        accumulation=accumulation,
-        num_processes=accelerator.num_processes,
-        rank=accelerator.process_index,
-        epochs=epochs,
-        seed=seed,
-    )
-    settings["global_batch"] = batches.global_batch
-    reading = dict(processor.clip_options(), decoder=decoder)
-    transform = processor.eval_transform()
-    eval_set = EvalDataset(eval_videos, transform, num_clips=1, num_crops=1, **reading)
-
-    def evaluate() -> dict:
-        options = dict(batch_size=batch_size, num_workers=num_workers, progress="evaluating")
-        return evaluate_videos(network, eval_set, processor, accelerator, **options)[0]
-
-    loop = TrainingLoop(
-        network,
-        make_optimizer(
-            network.model,
-            optimizer,
-            lr=lr,
-            weight_decay=weight_decay,
-            momentum=momentum,
-            layer_decay=layer_decay,
-        ),
-        accelerator,
-        batches,
-        checkpoints,
-        settings,
-        peak_lr=lr,
-        warmup_steps=round(warmup_epochs * batches.steps_per_epoch),
-        label_smoothing=label_smoothing,
-        clip_grad=clip_grad,
-        max_bad_files=max_bad_fraction * len(videos),
-        eval_epochs=eval_epochs,
-        save_steps=save_steps,
-        evaluate=evaluate if eval_videos else None,
-    )
-    if checkpoint:
-        loop.resume(checkpoint)
-    loader = DataLoader(
-        TrainDataset(videos, TrainTransform(transform, scale_jitter, hflip), seed=seed, **reading),
-        batch_sampler=batches,
-        collate_fn=collate,
-        num_workers=num_workers,
-        pin_memory=accelerator.device.type == "cuda",
-    )
-    conversion = network.pretrained_report.lines() if network.pretrained_report else []
-    accelerator.print(
-        f"start: {origin}\n{len(videos)} training videos of {len(videos.class_names)} classes; "
-        f"{batches.num_steps} steps of {batches.global_batch} clips, {batches.first_step} done; "
-        f"peak learning rate {lr:g}"
-    )
-    history = loop.run(iter(loader))
-    results = dict(
-        best=history.best,
-        epochs=history.epochs,
-        start=origin,
-        conversion=conversion,
-        settings=settings,
-        num_train=len(videos),
-        num_eval=len(eval_videos) if eval_videos else 0,
-        bad_files=len(history.bad_files),
-        environment=environment(cpu),
-    )
-    if accelerator.is_main_process:
-        _write_output(Path(output_dir), loop.load_best(), processor, history, results)
-        print(f"wrote the model folder {output_dir}")
-        if push_to_hub:
-            push(Path(output_dir), push_to_hub, private=hub_private)
-    accelerator.wait_for_everyone()
-    for log in accelerator.trackers:
-        log.finish()
-    return results
+    accelerator = _accelerator(options)
+    run = _Run(options, videos, eval_videos, network, processor, origin, accelerator)
+    first = accelerator.is_main_process
+    with only_run(options.output_dir, "--output_dir") if first else nullcontext():
+        accelerator.wait_for_everyone()
+        return _train(run)
 
 
-def _accelerator(mixed_precision: str | None, cpu: bool, tracker: str, folder: Path) -> Accelerator:
-    log_with = None if tracker == "none" else tracker
-    accelerator = make_accelerator(mixed_precision, cpu, log_with=log_with, project_dir=folder)
+@dataclass(frozen=True)
+class _Run:
+    """What a run is made of."""
+
+    options: SimpleNamespace
+    videos: VideoList
+    eval_videos: VideoList | None
+    network: LVTFFForVideoClassification
+    processor: LVTFFVideoProcessor
+    origin: str
+    accelerator: Accelerator
+
+
+def _load_videos(options: SimpleNamespace) -> tuple[VideoList, VideoList | None]:
+    """Videos to train on and to evaluate, with the same classes in the same order."""
+    videos = load_video_list(options.train_data)
+    stored = stored_classes(options.model)
+    if stored not in (None, videos.class_names) and set(stored) == set(videos.class_names):
+        videos = load_video_list(options.train_data, stored)  # as in the model's classifier
+    if not options.eval_data:
+        return videos, None
+    return videos, load_video_list(options.eval_data, videos.class_names)
+
+
+def _build_network(
+    options: SimpleNamespace, class_names: tuple[str, ...]
+) -> tuple[LVTFFForVideoClassification, LVTFFVideoProcessor, str]:
+    """The model as it starts, its processor with the run's sampling, and where it comes from."""
+    sizes = dict(num_frames=options.num_frames, img_size=options.img_size)
+    sizes = {name: value for name, value in sizes.items() if value is not None}
+    torch.manual_seed(options.seed)
+    network, processor, origin = build_model(
+        options.model, class_names, options.pretrained, **dict(options.model_args or {}, **sizes)
+    )
+    freeze_blocks(network.model, options.freeze)
+    network.model.set_grad_checkpointing(options.grad_checkpointing)
+    processor.sampling = options.sampling or processor.sampling
+    processor.sampling_stride = options.sampling_stride or processor.sampling_stride
+    return network, processor, origin
+
+
+def _accelerator(options: SimpleNamespace) -> Accelerator:
+    log_with = None if options.tracker == "none" else options.tracker
+    accelerator = make_accelerator(
+        options.mixed_precision, options.cpu, log_with=log_with, project_dir=options.output_dir
+    )
     if log_with:
         accelerator.init_trackers("lvt_ff")
         if accelerator.is_main_process and not accelerator.trackers:
-            raise UsageError(f"--tracker {tracker} is not installed: pip install 'lvt-ff[track]'.")
+            raise UsageError(f"--tracker {log_with} is not installed: pip install 'lvt-ff[track]'.")
     if accelerator.distributed_type not in _SUPPORTED:
         raise UsageError(
             f"Fine-tuning runs on one device or with data parallelism, got "
             f"{accelerator.distributed_type}: change it with `accelerate config`."
         )
     return accelerator
+
+
+def _train(run: _Run) -> dict:
+    """Go through the steps, from the first or the last checkpoint on, and write what they made."""
+    options, accelerator, videos = run.options, run.accelerator, run.videos
+    checkpoint = _last_checkpoint(options)
+    batches = MicroBatches(
+        len(videos),
+        batch_size=options.batch_size,
+        accumulation=options.accumulation,
+        num_processes=accelerator.num_processes,
+        rank=accelerator.process_index,
+        epochs=options.epochs,
+        seed=options.seed,
+    )
+    settings, derived = _settings(run), _derived(run, batches)
+    loop = _training_loop(run, batches, settings | derived)
+    if checkpoint:
+        loop.resume(checkpoint)
+    accelerator.print(
+        f"start: {run.origin}\n{len(videos)} training videos of {len(videos.class_names)} classes; "
+        f"{batches.num_steps} steps of {batches.global_batch} clips, {batches.first_step} done; "
+        f"peak learning rate {options.lr:g}"
+    )
+    history = loop.run(iter(_loader(run, batches)))
+    results = dict(
+        best=history.best,
+        epochs=history.epochs,
+        start=run.origin,
+        conversion=run.network.pretrained_report.lines() if run.network.pretrained_report else [],
+        settings=settings,
+        derived=derived,
+        num_train=len(videos),
+        num_eval=len(run.eval_videos) if run.eval_videos else 0,
+        bad_files=len(history.bad_files),
+        environment=environment(options.cpu),
+    )
+    if accelerator.is_main_process:
+        _write_output(options.output_dir, loop.load_best(), run.processor, history, results)
+        print(f"wrote the model folder {options.output_dir}")
+        if options.push_to_hub:
+            push(options.output_dir, options.push_to_hub, private=options.hub_private)
+    accelerator.wait_for_everyone()
+    for log in accelerator.trackers:
+        log.finish()
+    return results
+
+
+def _last_checkpoint(options: SimpleNamespace) -> Path | None:
+    """Where to go on; raises UsageError for an earlier run that nobody asked to go on with."""
+    checkpoint = last_checkpoint(options.output_dir / "checkpoints")
+    if checkpoint and not options.resume:
+        raise UsageError(
+            f"{options.output_dir} holds checkpoints of an earlier run: pass --resume to go on "
+            "with it, or another --output_dir."
+        )
+    return checkpoint
+
+
+def _settings(run: _Run) -> dict:
+    """The run's options as JSON holds them, with what was chosen where none was given."""
+    chosen = dict(
+        sampling=run.processor.sampling,
+        sampling_stride=run.processor.sampling_stride,
+        mixed_precision=run.accelerator.mixed_precision,
+    )
+    settings = {name: value for name, value in vars(run.options).items() if name != "resume"}
+    return json.loads(json.dumps(settings | chosen, default=str))
+
+
+def _derived(run: _Run, batches: MicroBatches) -> dict:
+    """What a resumed run must share beside its options."""
+    return dict(
+        train_videos=run.videos.fingerprint(),
+        eval_videos=run.eval_videos.fingerprint() if run.eval_videos else None,
+        global_batch=batches.global_batch,
+    )
+
+
+def _training_loop(run: _Run, batches: MicroBatches, settings: dict) -> TrainingLoop:
+    options = run.options
+    optimizer = make_optimizer(
+        run.network.model,
+        options.optimizer,
+        lr=options.lr,
+        weight_decay=options.weight_decay,
+        momentum=options.momentum,
+        layer_decay=options.layer_decay,
+    )
+    checkpoints = options.output_dir / "checkpoints"
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    return TrainingLoop(
+        run.network,
+        optimizer,
+        run.accelerator,
+        batches,
+        checkpoints,
+        settings,
+        peak_lr=options.lr,
+        warmup_steps=round(options.warmup_epochs * batches.steps_per_epoch),
+        label_smoothing=options.label_smoothing,
+        clip_grad=options.clip_grad,
+        max_bad_files=options.max_bad_fraction * len(run.videos),
+        eval_epochs=options.eval_epochs,
+        save_steps=options.save_steps,
+        evaluate=_evaluation(run),
+    )
+
+
+def _evaluation(run: _Run) -> Callable[[], dict] | None:
+    """A function that measures the present weights; None where there is no evaluation data."""
+    if run.eval_videos is None:
+        return None
+    options, transform = run.options, run.processor.eval_transform()
+    reading = dict(run.processor.clip_options(), decoder=options.decoder)
+    dataset = EvalDataset(run.eval_videos, transform, num_clips=1, num_crops=1, **reading)
+
+    def evaluate() -> dict:
+        results, _ = evaluate_videos(
+            run.network,
+            dataset,
+            run.processor,
+            run.accelerator,
+            batch_size=options.batch_size,
+            num_workers=options.num_workers,
+            progress="evaluating",
+        )
+        return results
+
+    return evaluate
+
+
+def _loader(run: _Run, batches: MicroBatches) -> DataLoader:
+    """The training clips of this process, from the loop's first step on."""
+    options, transform = run.options, run.processor.eval_transform()
+    augment = TrainTransform(transform, options.scale_jitter, options.hflip)
+    reading = dict(run.processor.clip_options(), decoder=options.decoder)
+    return DataLoader(
+        TrainDataset(run.videos, augment, seed=options.seed, **reading),
+        batch_sampler=batches,
+        collate_fn=collate,
+        num_workers=options.num_workers,
+        pin_memory=run.accelerator.device.type == "cuda",
+    )
 
 
 def _write_output(folder: Path, network, processor, history: History, results: dict) -> None:
@@ -284,7 +381,7 @@ def _write_output(folder: Path, network, processor, history: History, results: d
         base=[results["start"], *results["conversion"]],
         config=network.config,
         results=evaluated if results["num_eval"] else None,
-        settings=settings,
+        settings=settings | results["derived"],
         data=dict(
             train=f"{settings['train_data']} ({results['num_train']} videos)",
             eval=f"{settings['eval_data']} ({results['num_eval']} videos)",

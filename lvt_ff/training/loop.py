@@ -25,7 +25,7 @@ from lvt_ff.training.optim import learning_rate, set_learning_rate
 from lvt_ff.utils.atomic_io import atomic_folder
 from lvt_ff.utils.errors import Failure, UsageError
 
-__all__ = ["Diverged", "History", "TrainingLoop", "changed_settings"]
+__all__ = ["Diverged", "History", "TrainingLoop", "changed_settings", "told_settings"]
 
 # Options that do not change what a run computes.
 # The data is compared by its fingerprint, so that its folder may be moved.
@@ -49,6 +49,11 @@ class Diverged(Failure):
     """A loss that is not a number."""
 
 
+def told_settings(results: dict) -> dict:
+    """All that a run's results.json tells of how it was made; older files have it in one part."""
+    return results["settings"] | results.get("derived", {})
+
+
 def changed_settings(before: dict, now: dict) -> str:
     """The settings that another run had otherwise, in words; empty where it computes the same."""
     changed = [key for key in now if key not in _FREE_SETTINGS and before.get(key) != now[key]]
@@ -64,7 +69,7 @@ class TrainingLoop:
         accelerator: devices and precision.
         batches: which videos make which step; its `first_step` is set by `resume`.
         folder: for checkpoints.
-        settings: of the run; a resumed one must have the same.
+        settings: of the run, and what was derived from them; a resumed one must have the same.
         peak_lr, warmup_steps: see `learning_rate`.
         label_smoothing: of the cross entropy.
         clip_grad: largest gradient norm, or None.

@@ -200,11 +200,8 @@ def _load(text: str) -> Any:
     value = get_loader("yaml")(text)
     if isinstance(value, str) and _NUMBERS.fullmatch(value):  # 1,2 or (1,2) beside YAML's [1,2]
         return get_loader("yaml")(f"[{value.strip('()')}]")
-    if (
-        isinstance(value, dict)
-        and "environment" in value
-        and isinstance(stored := value.get("settings"), dict)
-    ):
+    stored = value.get("settings") if isinstance(value, dict) else None
+    if isinstance(stored, dict) and {"environment", "environments"} & value.keys():
         return {key: found for key, found in stored.items() if key not in _NOT_OPTIONS}
     return value
 

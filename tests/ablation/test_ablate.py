@@ -18,6 +18,7 @@ from lvt_ff.data.synthetic.motion import MOTION_CLASSES, MOTION_SIZE, draw_motio
 from lvt_ff.data.synthetic.writer import write_dataset
 from lvt_ff.kernels import KERNELS
 from lvt_ff.utils.errors import UsageError
+from lvt_ff.utils.output import only_run
 
 TINY = dict(
     model_args=dict(depth=1, num_frames=2, embed_dim=32, num_heads=2),
@@ -120,6 +121,49 @@ def test_rows_are_trained_once_and_resumed_and_added_to(videos, tmp_path, capsys
     assert "epochs was 1, is 2. Give another --output" in capsys.readouterr().err
 
 
+def test_settings_of_a_comparison_are_options_again(videos, tmp_path):
+    options = dict(tables="6", seeds=1, data=videos, recipe=TINY, num_workers=0, cpu=True)
+    first = ablate(tmp_path / "out", **options)
+    results = ["--config", str(tmp_path / "out/results.json")]
+    before = (tmp_path / "out/results.json").stat().st_mtime_ns
+    weights = (tmp_path / "out/runs/default/seed_0/model.safetensors").stat().st_mtime_ns
+    assert main(["ablate", *results]) == 0  # nothing is left to train
+    assert (tmp_path / "out/results.json").stat().st_mtime_ns > before
+    assert (tmp_path / "out/runs/default/seed_0/model.safetensors").stat().st_mtime_ns == weights
+    assert main(["ablate", *results, "--output", str(tmp_path / "again")]) == 0
+    again = json.loads((tmp_path / "again/results.json").read_text())
+    rows = [row["top1"] for row in first["tables"][6]["rows"]]
+    assert [row["top1"] for row in again["tables"]["6"]["rows"]] == rows
+
+
+def test_results_of_a_version_with_one_kind_of_settings_are_read(videos, tmp_path):
+    options = dict(tables="6", seeds=1, data=videos, recipe=TINY, num_workers=0, cpu=True)
+    first = ablate(tmp_path, **options)
+    for file in tmp_path.glob("runs/*/*/results.json"):
+        stored = json.loads(file.read_text())
+        stored["settings"] |= stored.pop("derived")
+        file.write_text(json.dumps(stored))
+    weights = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("model.safetensors")}
+    assert ablate(tmp_path, **options)["tables"] == first["tables"]
+    after = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("model.safetensors")}
+    assert after == weights
+    old = dict(first, settings=first["settings"] | first["derived"])
+    del old["derived"]
+    for name in ("output", "tables", "seeds", "data", "num_workers", "cpu"):
+        del old["settings"][name]
+    assert "given videos" in markdown(dict(old, settings=dict(old["settings"], scale=None)))
+    assert "made-up motion" in markdown(old)
+
+
+def test_a_second_comparison_in_one_folder_is_refused(videos, tmp_path, capsys):
+    with only_run(tmp_path, "--output"):
+        arguments = ["--data", str(videos), "--output", str(tmp_path), "--cpu"]
+        assert main(["ablate", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert f"Another run is writing to {tmp_path}: process " in error and error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_row_of_several_tables_is_trained_once(videos, tmp_path, monkeypatch):
     monkeypatch.setattr(tables, "KERNELS", {"relu": KERNELS["relu"]})
     options = dict(seeds=1, data=videos, recipe=TINY, num_workers=0, cpu=True)
@@ -144,8 +188,8 @@ def test_a_report_again_is_of_all_that_is_there_and_of_what_trained_it(videos, t
     devices = [made["device"] for made in again["environments"]]
     assert len(devices) == 2 and "another machine" in devices
     assert all(device in (tmp_path / "tables.md").read_text() for device in devices)
-    settings = again["settings"]
-    assert settings["defaults"]["label_smoothing"] == 0.0 and settings["num_processes"] == 1
+    derived = again["derived"]
+    assert derived["defaults"]["label_smoothing"] == 0.0 and derived["num_processes"] == 1
     before = (tmp_path / "results.json").read_bytes()
     with pytest.raises(UsageError, match="epochs was 1, is 2"):  # before anything is trained
         ablate(tmp_path, seeds=2, recipe=dict(TINY, sampling="dense", epochs=2), **options)
@@ -158,7 +202,7 @@ def test_a_test_set_may_lack_a_class(videos, tmp_path):
     shutil.rmtree(tmp_path / "videos/test" / MOTION_CLASSES[3])
     options = dict(tables="6", seeds=1, recipe=TINY, num_workers=0, cpu=True)
     summary = ablate(tmp_path / "out", data=tmp_path / "videos", **options)
-    assert summary["settings"]["test_videos"].startswith("15 videos")
+    assert summary["derived"]["test_videos"].startswith("15 videos")
 
 
 def test_a_model_of_the_recipe_has_its_own_sizes():

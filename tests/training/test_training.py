@@ -28,6 +28,7 @@ from lvt_ff.training.finetune import finetune
 from lvt_ff.training.optim import freeze_blocks, learning_rate, make_optimizer, set_learning_rate
 from lvt_ff.utils.atomic_io import atomic_folder, write_text
 from lvt_ff.utils.errors import Failure, UsageError
+from lvt_ff.utils.output import LOCK_NAME, only_run
 
 ARGS = dict(depth=1, num_frames=2, img_size=32, head_hidden=16)
 FAST = dict(
@@ -306,6 +307,40 @@ def test_resume_refuses_other_settings_and_fresh_start_refuses_old_checkpoints(v
         finetune(**options)
     with pytest.raises(UsageError, match="lr was 0.001, is 0.002"):
         finetune(**{**options, "lr": 2e-3, "resume": True})
+
+
+def test_a_second_run_into_one_folder_is_refused(videos, tmp_path):
+    options = dict(FAST, train_data=videos, output_dir=tmp_path / "run", epochs=1)
+    with only_run(tmp_path / "run", "--output_dir"):
+        with pytest.raises(UsageError, match="Another run is writing to .*process .* started"):
+            finetune(**options)
+        assert [path.name for path in (tmp_path / "run").iterdir()] == [LOCK_NAME]
+    finetune(**options)
+    assert not (tmp_path / "run" / LOCK_NAME).exists()
+
+
+def test_two_runs_at_once_leave_one_whole_model(plain_run, videos, tmp_path):
+    options = dict(FAST, train_data=str(videos), eval_data=str(videos), resume=True)
+    options |= dict(output_dir=str(tmp_path / "run"), save_steps=1)
+    command = [sys.executable, "-m", "lvt_ff", "finetune"]
+    command += [f"--{name}={json.dumps(value).strip(chr(34))}" for name, value in options.items()]
+    runs = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    errors = [run.communicate()[1] for run in runs]
+    codes = sorted(run.returncode for run in runs)
+    # One may have ended before the other began: then there was nothing left to do.
+    assert codes in ([0, 2], [0, 0]) and not any("Traceback" in error for error in errors)
+    assert codes == [0, 0] or any("Another run is writing to" in error for error in errors)
+    load_folder(tmp_path / "run")
+    assert rows(tmp_path / "run", "order", "lr") == rows(plain_run, "order", "lr")
+
+
+def test_checkpoints_of_a_version_with_one_kind_of_settings_are_resumed(videos, tmp_path):
+    options = dict(FAST, train_data=videos, output_dir=tmp_path / "run", epochs=1)
+    finetune(**options)
+    (state,) = (tmp_path / "run").glob("checkpoints/*/state.json")
+    stored = json.loads(state.read_text())["settings"]
+    assert stored["global_batch"] == 2 and stored["train_videos"].startswith("10 videos")
+    finetune(**options, resume=True)
 
 
 def test_resume_refuses_other_data_and_other_sizes(videos, tmp_path):
