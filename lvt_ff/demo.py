@@ -22,8 +22,9 @@ from lvt_ff.training.metrics import topk_accuracy
 from lvt_ff.utils.atomic_io import write_text
 from lvt_ff.utils.command_line import command
 from lvt_ff.utils.environment import environment
-from lvt_ff.utils.errors import Failure, UsageError
+from lvt_ff.utils.errors import Failure, UsageError, usage
 from lvt_ff.utils.option_types import NonNegativeInt, PositiveInt, Seed
+from lvt_ff.utils.output import check_output_folder
 from lvt_ff.utils.plots import prediction_picture
 
 __all__ = ["demo", "shuffled_top1"]
@@ -69,6 +70,8 @@ def demo(
         num_workers: Processes that write and read videos.
     """
     output = Path(output)
+    with usage():
+        check_output_folder(output, "--output")
     if output.exists() and any(output.iterdir()):
         raise UsageError(f"{output} is not empty: give another folder with --output.")
     if min(train_videos, test_videos // 2) < len(TIME_CLASSES):

@@ -1,5 +1,6 @@
 """The command line: every command run for real, and every mistake answered in one line."""
 
+import importlib.util
 import inspect
 import json
 import os
@@ -15,6 +16,7 @@ import torch
 from conftest import random_frames
 
 import lvt_ff
+from lvt_ff._import_hooks import MOVED
 from lvt_ff.cli import COMMANDS, GROUPS, main
 from lvt_ff.data.synthetic.writer import write_video
 from lvt_ff.training.finetune import finetune
@@ -79,11 +81,19 @@ print(sorted({{"torch", "transformers", "timm", "accelerate", "matplotlib"}} & {
     assert result.stdout.splitlines()[-1] == "[]", result.stderr
 
 
-@pytest.mark.parametrize("module", ["lvt_ff", "lvt_ff.cli"])
-def test_both_modules_run_as_scripts(module):
-    command = [sys.executable, "-m", module, "demo", "--no_such_option"]
+@pytest.mark.parametrize(
+    "words", [["lvt_ff", "kernels"], ["lvt_ff.cli", "kernels"], ["lvt_ff.evaluate"]], ids=str
+)
+def test_modules_run_as_scripts(words):
+    command = [sys.executable, "-m", *words, "--no_such_option"]
     result = subprocess.run(command, capture_output=True, text=True)
-    assert result.returncode == 2 and "lvt-ff demo: error: " in result.stderr
+    line = f"lvt-ff {words[-1].removeprefix('lvt_ff.')}: error: unknown option --no_such_option"
+    assert result.returncode == 2 and line in result.stderr
+
+
+@pytest.mark.parametrize("name", MOVED)
+def test_former_modules_have_what_python_needs_to_run_them(name):
+    assert importlib.util.find_spec(name).origin == name
 
 
 @pytest.mark.parametrize(
@@ -434,7 +444,7 @@ def test_evaluation_without_a_readable_video_fails(trained, tmp_path, capsys):
 def test_missing_tracker_is_refused(videos, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("accelerate.Accelerator.init_trackers", lambda *a, **k: None)
     assert main(finetune_args(videos, tmp_path / "run", "--tracker", "tensorboard")) == 2
-    assert "pip install 'lvt-ff[track]'" in one_line(capsys)
+    assert "not installed: pip install tensorboard" in one_line(capsys)
 
 
 def test_precision_of_the_launcher_is_taken(videos, tmp_path, monkeypatch):
@@ -494,6 +504,50 @@ def test_forced_decoder_that_fails_is_an_error(trained, videos, capsys, monkeypa
 def test_output_that_cannot_be_written_is_one_line(videos, capsys):
     assert main(finetune_args(videos, "/proc/nowhere/run")) == 2
     assert "cannot be written to" in (line := one_line(capsys)) and "--output_dir" in line
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["evaluate", "--data", "{videos}", "--model", "{trained}", "--output_dir", "{place}"],
+        ["explain", "{clip}", "--model", "{trained}", "--output", "{place}/a.png"],
+        ["export", "--model", "{trained}", "--format", "torch", "--output", "{place}/a.pt2"],
+        ["convert", "{trained}", "{place}/a.safetensors", "--to", "authors"],
+        ["convert", "someone/vit", "{place}/new"],
+        ["pull", "someone/model", "{place}/new"],
+        ["ablate", "--scale", "small", "--output", "{place}/new"],
+        ["demo", "--output", "{place}/new"],
+        ["app", "--model", "{trained}", "--export", "{place}/new"],
+        ["finetune", "--model", "a", "--train_data", "{videos}", "--output_dir", "{place}/new"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_where_nothing_can_be_written_no_work_is_done(
+    command, trained, videos, capsys, monkeypatch
+):
+    def work(*args, **kwargs):
+        raise AssertionError("work before the check")
+
+    for name in ("forward", "save_pretrained"):
+        monkeypatch.setattr(lvt_ff.LVTFFForVideoClassification, name, work)
+    clip = next(videos.glob("left/*.mp4"))
+    names = dict(videos=videos, trained=trained, clip=clip, place="/proc/self")
+    assert main([word.format(**names) for word in command]) == 2
+    line = one_line(capsys)
+    assert "/proc/" in line and "cannot be written to" in line
+    words = ("--output_dir", "--output", "--export", "another folder", "another name")
+    assert any(word in line for word in words)
+
+
+def test_a_read_only_model_folder_is_not_evaluated_into(trained, videos, capsys, monkeypatch):
+    def refused(folder, flag):
+        raise ValueError(f"{folder} cannot be written to: give another {flag}.")
+
+    monkeypatch.setattr("lvt_ff.training.evaluate.check_output_folder", refused)
+    assert main(["evaluate", "--model", str(trained), "--data", str(videos), "--cpu"]) == 2
+    captured = capsys.readouterr()
+    assert f"{trained} cannot be written to: give another --output_dir" in captured.err
+    assert "top-1" not in captured.out
 
 
 def test_full_disk_while_saving_leaves_no_half_written_folder(

@@ -1,7 +1,9 @@
 """A page on which people try models with their own clips."""
 
+import errno
 import os
 import signal
+import socket
 import sys
 import tempfile
 import time
@@ -19,8 +21,10 @@ from lvt_ff.data.synthetic.writer import write_dataset
 from lvt_ff.data.video_list import VIDEO_SUFFIXES
 from lvt_ff.inference.classifier import Classifier
 from lvt_ff.utils.command_line import command
+from lvt_ff.utils.environment import install_hint
 from lvt_ff.utils.errors import usage
 from lvt_ff.utils.option_types import Port, PositiveFloat
+from lvt_ff.utils.output import check_output_folder
 
 __all__ = ["app", "serve"]
 
@@ -142,8 +146,10 @@ def serve(
     """Load models and show the page until it is interrupted; see `app`.
 
     Raises:
-        ValueError: a model or a folder of samples that is not there.
+        ValueError: a model or a folder of samples that is not there, or an address that the page
+            cannot have.
     """
+    _check_address(host, port)
     shorts = [Path(name).resolve().name for name in models]
     names = shorts if len(set(shorts)) == len(models) else models
     if len(set(names)) < len(models) or "" in models:
@@ -180,6 +186,20 @@ def serve(
             page.close()
 
 
+def _check_address(host: str, port: int) -> None:
+    """Raise ValueError where nothing can listen; gradio would tell options of its own."""
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.create_server(address, family=family):
+            pass
+    except OSError as error:
+        option = "--port" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "--host"
+        why = error.strerror.partition(" (while")[0]  # create_server adds the address
+        raise ValueError(
+            f"The page cannot be opened at {host}:{port} ({why}): give another {option}."
+        ) from error
+
+
 @command()
 def app(
     model: str,
@@ -209,7 +229,7 @@ def app(
     """
     with usage():
         if find_spec("gradio") is None:
-            raise ValueError("The page needs one more package: pip install 'lvt-ff[app]'.")
+            raise ValueError(f"The page needs one more package: {install_hint('app')}")
         models = [name.strip() for name in model.split(",")]
         limits = dict(max_mb=max_mb, max_seconds=max_seconds)
         here = dict(host=host, port=port, device=device)
@@ -219,5 +239,6 @@ def app(
         elif here:
             raise ValueError(f"--{next(iter(here))} is of no use with --export: leave it out.")
         else:
+            check_output_folder(export, "--export")
             write_space(export, models, limits, samples)
             print(f"wrote {export}: push it with hf upload ORG/NAME {export} --repo-type space")

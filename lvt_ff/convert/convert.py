@@ -17,6 +17,7 @@ from lvt_ff.utils.atomic_io import atomic_file
 from lvt_ff.utils.command_line import command
 from lvt_ff.utils.errors import usage
 from lvt_ff.utils.option_types import NonNegativeInt, PositiveFloat, PositiveInt
+from lvt_ff.utils.output import check_output_file, check_output_folder
 from lvt_ff.variants import VARIANTS
 from lvt_ff.weights import (
     authors_to_lvt_ff,
@@ -60,8 +61,8 @@ def convert(
     """Convert a checkpoint to a model folder for timm and transformers, or back.
 
     Args:
-        src: File, folder, timm name or Hub repository of a ViT, DeiT or TimeSformer, or a
-            checkpoint of the paper's authors; with --to authors a model folder.
+        src: File, folder, timm name or ORG/NAME[@REVISION] on the Hub of a ViT, DeiT or
+            TimeSformer, or a checkpoint of the paper's authors; with --to authors a model folder.
         dst: New model folder; with --to authors a .safetensors file (src_authors.safetensors if not
             given).
         to: A model folder for timm and transformers, or one file under the authors' names.
@@ -101,6 +102,7 @@ def convert(
             raise ValueError("Give a folder to write behind the source: lvt-ff convert SRC DST.")
         if dst.exists() and (dst.is_file() or any(dst.iterdir())):
             raise ValueError(f"{dst} exists already: give a new folder.")
+        check_output_folder(dst, "folder")
         if is_variant(src):
             raise ValueError(
                 f"{src} needs no conversion: timm.create_model({src!r}, pretrained=True), or "
@@ -248,6 +250,7 @@ def _to_authors(src: str, dst: Path) -> dict:
         )
     if dst.exists():
         raise ValueError(f"{dst} exists already: give another name.")
+    check_output_file(dst, "name")
     network, _ = load_folder(src)
     config = network.config
     weights = lvt_ff_to_authors(network.model.state_dict(), config.core_kwargs())

@@ -3,7 +3,6 @@
 import json
 import pickle
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,12 +21,15 @@ from huggingface_hub.errors import (
     HFValidationError,
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
+    RevisionNotFoundError,
 )
 from safetensors import SafetensorError, safe_open
 from timm.models import get_arch_name
 from torch import Tensor
 
 from lvt_ff.data.transforms import INTERPOLATIONS
+from lvt_ff.hub.resolve import split_revision
+from lvt_ff.hub.retry import explained
 from lvt_ff.variants import VARIANTS
 from lvt_ff.weights import unwrap
 
@@ -61,7 +63,7 @@ class Source:
 
 
 def read_source(name: str) -> Source:
-    """Weights by path of a file or folder, by timm's name, or by repository on the Hub.
+    """Weights by path of a file or folder, by timm's name, or by ORG/NAME[@REVISION] on the Hub.
 
     Nothing in a file is executed: safetensors, or torch's files of tensors only.
 
@@ -89,20 +91,25 @@ def read_source(name: str) -> Source:
         source.num_heads = _check_timm(get_arch_name(name), {})
         return source
     if "/" in name and not name.startswith((".", "/", "~")):
-        with suppress(HFValidationError, RepositoryNotFoundError):
-            return _read_files(lambda file: _fetch(name, file), name)
+        repository, revision = split_revision(name)
+        try:
+            return _read_files(lambda file: _fetch(repository, file, revision), name)
+        except RevisionNotFoundError as error:
+            raise ValueError(explained(error, repository, revision)) from error
+        except (HFValidationError, RepositoryNotFoundError):
+            pass  # told below, with all that a name may be
     raise ValueError(
         f"{name!r} is no file or folder here, no model of timm, and no repository like "
         "google/vit-base-patch16-224-in21k that this machine may read (private ones: log in)."
     )
 
 
-def _fetch(repository: str, file: str) -> Path | None:
+def _fetch(repository: str, file: str, revision: str | None = None) -> Path | None:
     """A file of a repository, from the cache where it is there; None where it has no such file."""
     try:
-        return Path(hf_hub_download(repository, file))
+        return Path(hf_hub_download(repository, file, revision=revision))
     except LocalEntryNotFoundError:
-        if try_to_load_from_cache(repository, file) is _CACHED_NO_EXIST:
+        if try_to_load_from_cache(repository, file, revision=revision) is _CACHED_NO_EXIST:
             return None
         raise
     except EntryNotFoundError:

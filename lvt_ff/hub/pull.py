@@ -11,6 +11,7 @@ from lvt_ff.hub.resolve import model_files, split_revision
 from lvt_ff.hub.retry import with_retries
 from lvt_ff.utils.command_line import command
 from lvt_ff.utils.errors import Failure, usage
+from lvt_ff.utils.output import check_output_folder
 
 __all__ = ["pull"]
 
@@ -32,6 +33,7 @@ def pull(repository: str, folder: Path | None = None) -> Path:
         folder = Path(folder or name.split("/")[1])
         if folder.exists():
             raise ValueError(f"{folder} exists already: give another folder.")
+        check_output_folder(folder, "folder")
     info = with_retries(
         lambda: HfApi().model_info(name, revision=revision, files_metadata=True), name, revision
     )

@@ -19,6 +19,7 @@ from lvt_ff.hf import LVTFFConfig, LVTFFVideoProcessor
 from lvt_ff.hub.model_folder import load_folder
 from lvt_ff.utils.atomic_io import atomic_file
 from lvt_ff.utils.command_line import command
+from lvt_ff.utils.environment import install_hint
 from lvt_ff.utils.errors import Failure, usage
 from lvt_ff.utils.output import check_output_file
 
@@ -62,12 +63,12 @@ def export(
     Args:
         model: Model folder, or ORG/NAME[@REVISION] on the Hub.
         output: File to write, such as model.onnx or model.pt2.
-        format: ONNX (any batch size; needs the extra "export"), or torch.export's archive.
+        format: ONNX (any batch size; needs packages of its own), or torch.export's archive.
         half: Weights and activations in float16; sums over tokens stay in float32.
     """
     with usage():
         if format == "onnx" and not all(map(find_spec, ("onnx", "onnxscript", "onnxruntime"))):
-            raise ValueError("ONNX needs more packages: pip install 'lvt-ff[export]'.")
+            raise ValueError(f"ONNX needs more packages: {install_hint('export')}")
         if output.exists():
             raise ValueError(f"{output} exists already: give another name.")
         check_output_file(output, "--output")

@@ -23,6 +23,7 @@ from lvt_ff.utils.command_line import command
 from lvt_ff.utils.environment import environment
 from lvt_ff.utils.errors import Failure, UsageError, usage
 from lvt_ff.utils.option_types import NonNegativeInt, PositiveInt
+from lvt_ff.utils.output import check_output_folder
 from lvt_ff.utils.plots import confusion_picture
 
 __all__ = ["evaluate", "evaluate_videos", "make_accelerator", "protocol", "score_videos"]
@@ -163,6 +164,8 @@ def evaluate(
         if is_repository(str(model)) and output_dir is None:
             raise ValueError(f"{model} lies on the Hub: say with --output_dir where results go.")
         network, processor = load_folder(model)
+        folder = Path(output_dir or model)
+        check_output_folder(folder, "--output_dir")
         class_names = network.config.class_names
         videos = load_video_list(data, class_names)
     accelerator = make_accelerator(mixed_precision, cpu)
@@ -186,7 +189,7 @@ def evaluate(
     results.update(model=str(model), data=str(data), environment=environment())
     results["classes"] = class_accuracy(scores, videos.labels, class_names)
     if accelerator.is_main_process:
-        _report(results, Path(output_dir or model), scores, videos.labels, class_names)
+        _report(results, folder, scores, videos.labels, class_names)
     if not results["num_evaluated"]:
         raise Failure(f"None of the {len(videos)} videos could be read.")
     return results

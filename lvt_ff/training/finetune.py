@@ -38,7 +38,7 @@ from lvt_ff.training.loop import History, TrainingLoop
 from lvt_ff.training.optim import freeze_blocks, make_optimizer
 from lvt_ff.utils.atomic_io import write_text
 from lvt_ff.utils.command_line import command
-from lvt_ff.utils.environment import environment
+from lvt_ff.utils.environment import environment, install_hint
 from lvt_ff.utils.errors import UsageError, usage
 from lvt_ff.utils.option_types import (
     ClosedUnitInterval,
@@ -218,7 +218,7 @@ def _accelerator(options: SimpleNamespace) -> Accelerator:
     if log_with:
         accelerator.init_trackers("lvt_ff")
         if accelerator.is_main_process and not accelerator.trackers:
-            raise UsageError(f"--tracker {log_with} is not installed: pip install 'lvt-ff[track]'.")
+            raise UsageError(f"--tracker {log_with} is not installed: {install_hint('track')}")
     if accelerator.distributed_type not in _SUPPORTED:
         raise UsageError(
             f"Fine-tuning runs on one device or with data parallelism, got "

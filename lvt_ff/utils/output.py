@@ -29,11 +29,11 @@ def check_output_folder(folder: Path, flag: str) -> None:
 
     Args:
         folder: that results will go to.
-        flag: the option that names another one.
+        flag: the option, or the argument, that names another one.
     """
     place = Path(folder).absolute()
     if place.exists() and not place.is_dir():
-        raise ValueError(f"{folder} is a file: give a folder with {flag}.")
+        raise ValueError(f"{folder} is a file, not a folder: give another {flag}.")
     while not place.exists():
         place = place.parent
     # Permissions tell too little: of read-only disks, of quotas, and nothing at all to root.
@@ -42,8 +42,7 @@ def check_output_folder(folder: Path, flag: str) -> None:
             pass
     except OSError as error:
         raise ValueError(
-            f"{folder} cannot be written to ({error.strerror or error}): give another folder with "
-            f"{flag}."
+            f"{folder} cannot be written to ({error.strerror or error}): give another {flag}."
         ) from error
 
 
@@ -52,13 +51,13 @@ def check_output_file(file: Path, flag: str) -> None:
 
     Args:
         file: that a result will go to.
-        flag: the option that names another one.
+        flag: the option, or the argument, that names another one.
     """
     if file.is_dir():
-        raise ValueError(f"{file} is a folder: give a file with {flag}.")
+        raise ValueError(f"{file} is a folder, not a file: give another {flag}.")
     parent = file.absolute().parent
     if not parent.is_dir():
-        raise ValueError(f"There is no folder {parent} to write to: make it, or change {flag}.")
+        raise ValueError(f"There is no folder {parent} to write to: give another {flag}.")
     check_output_folder(parent, flag)
 
 
@@ -71,7 +70,7 @@ def only_run(folder: Path, flag: str) -> Iterator[None]:
 
     Args:
         folder: of the run; made where it is not there.
-        flag: the option that names another one.
+        flag: the option, or the argument, that names another one.
 
     Raises:
         UsageError: another run is at work there, or may be, on another machine.

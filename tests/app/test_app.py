@@ -321,8 +321,14 @@ def test_missing_gradio_and_a_taken_port_are_said(place, monkeypatch, capsys):
         listener.listen()
         port = str(listener.getsockname()[1])
         samples = ["--samples", str(place / "samples")]
-        assert main(["app", "--model", str(place / "first"), "--port", port, *samples]) == 1
-    assert port in capsys.readouterr().err
+        assert main(["app", "--model", str(place / "first"), "--port", port, *samples]) == 2
+    error = capsys.readouterr().err
+    assert f":{port} (Address already in use): give another --port" in error
+    assert "GRADIO" not in error and "launch" not in error and error.count("\n") == 1
+    assert main(["app", "--model", str(place / "first"), "--host", "no.such.host", *samples]) == 2
+    assert (
+        "no.such.host:7860" in (error := capsys.readouterr().err) and "give another --host" in error
+    )
     monkeypatch.setattr(module, "find_spec", lambda name: None)
     assert main(["app", "--model", str(place / "first")]) == 2
-    assert "pip install 'lvt-ff[app]'" in capsys.readouterr().err
+    assert 'pip install "gradio>=6"' in capsys.readouterr().err

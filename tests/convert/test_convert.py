@@ -392,6 +392,23 @@ def test_transformers_vit_from_the_hub_with_its_statistics_and_head(hub, tmp_pat
     assert convert("someone/small-vit", tmp_path / "no", "--keep_head") == 2
 
 
+def test_a_revision_of_a_repository_is_converted(hub, tmp_path, capsys):
+    source = fill(ViTForImageClassification(ViTConfig(**SMALL, image_size=64)))
+    source.save_pretrained(tmp_path / "published")
+    hub.publish("someone/small-vit", tmp_path / "published")
+    repository = hub.repositories["someone/small-vit"]
+    repository.tags["v1"] = repository.refs["main"]
+    repository.commit({"README.md": b"the weights are gone"})
+    for revision in ("v1", repository.tags["v1"]):
+        name = f"someone/small-vit@{revision}"
+        assert convert(name, tmp_path / revision) == 0
+        assert json.loads((tmp_path / revision / "conversion.json").read_text())["origin"] == name
+    assert convert("someone/small-vit", tmp_path / "main") == 2
+    assert "holds neither model.safetensors" in capsys.readouterr().err
+    assert convert("someone/small-vit@v2", tmp_path / "none") == 2
+    assert "someone/small-vit has no revision 'v2'" in capsys.readouterr().err
+
+
 def test_timm_models_by_name_file_and_folder(hub, tmp_path, capsys):
     name = "vit_tiny_patch16_224.augreg_in21k"
     source = timm_model(name)

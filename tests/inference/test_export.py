@@ -137,4 +137,4 @@ def test_requests_that_cannot_be_met_are_one_line(tmp_path, monkeypatch, capsys)
     assert "exists already" in capsys.readouterr().err
     monkeypatch.setattr(module, "find_spec", lambda name: None)
     assert export(tmp_path / "model", tmp_path / "a.onnx") == 2
-    assert "pip install 'lvt-ff[export]'" in capsys.readouterr().err
+    assert "pip install onnx onnxruntime onnxscript" in capsys.readouterr().err

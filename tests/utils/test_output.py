@@ -37,14 +37,14 @@ def test_folders_that_can_be_written_pass_and_stay_as_they_are(tmp_path):
 
 @pytest.mark.parametrize("name", ["", "new", "new/below"])
 def test_read_only_folders_are_refused(name, read_only):
-    with pytest.raises(ValueError, match="cannot be written to .*: give another .* --output_dir"):
+    with pytest.raises(ValueError, match="cannot be written to .*: give another --output_dir"):
         check_output_folder(read_only / name, "--output_dir")
 
 
 def test_files_that_cannot_be_made_are_refused(read_only, tmp_path):
     with pytest.raises(ValueError, match="cannot be written to .*--output"):
         check_output_file(read_only / "a.png", "--output")
-    with pytest.raises(ValueError, match="is a folder: give a file with --output"):
+    with pytest.raises(ValueError, match="is a folder, not a file: give another --output"):
         check_output_file(read_only, "--output")
     with pytest.raises(ValueError, match="There is no folder .*none"):
         check_output_file(tmp_path / "none/a.png", "--output")
