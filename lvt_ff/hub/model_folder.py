@@ -1,9 +1,11 @@
 """Model folders: building a model by name or folder, writing a folder for both libraries."""
 
 import json
+import logging
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,9 @@ __all__ = [
     "stored_classes",
     "write_model_folder",
 ]
+
+
+_LOADING = logging.getLogger("transformers.modeling_utils")
 
 
 def _folder_problem(folder: Path) -> str | None:
@@ -60,13 +65,17 @@ def load_folder(
     if problem:
         raise ValueError(problem)
     try:
-        model, report = LVTFFForVideoClassification.from_pretrained(
-            folder, output_loading_info=True, ignore_mismatched_sizes=True, **overrides
-        )
+        with _loading_reports_held() as held:
+            model, report = LVTFFForVideoClassification.from_pretrained(
+                folder, output_loading_info=True, ignore_mismatched_sizes=True, **overrides
+            )
     except (OSError, SafetensorError, TypeError) as error:
         raise ValueError(f"{folder} cannot be loaded as an lvt_ff model: {error}") from error
     renewed = {name for name, *_ in report["mismatched_keys"]} | set(report["missing_keys"])
     lost = sorted(name for name in renewed if not (new_head and ".head.fc." in name))
+    if lost or not renewed or report["unexpected_keys"]:  # more than the new head that is wanted
+        for record in held:
+            _LOADING.handle(record)
     if lost:
         raise ValueError(
             f"{folder} lacks weights: {len(lost)} tensors such as {lost[0]}. Its config.json and "
@@ -81,6 +90,23 @@ def load_folder(
     else:
         processor = LVTFFVideoProcessor.from_config(model.config)
     return model, processor
+
+
+@contextmanager
+def _loading_reports_held() -> Iterator[list[logging.LogRecord]]:
+    """Keep what transformers reports of loaded tensors, for the caller to show or to leave out."""
+    held = []
+
+    def show(record: logging.LogRecord) -> bool:
+        if "LOAD REPORT" in record.getMessage():
+            held.append(record)
+        return record not in held
+
+    _LOADING.addFilter(show)
+    try:
+        yield held
+    finally:
+        _LOADING.removeFilter(show)
 
 
 def _resized(processor: LVTFFVideoProcessor, height: int, width: int) -> LVTFFVideoProcessor:
@@ -160,7 +186,7 @@ def build_model(
         )
     same = stored == tuple(class_names)
     if not same:
-        overrides["num_labels"] = len(labels)
+        overrides["id2label"] = labels
     model, processor = load_folder(
         name_or_folder, new_head=not same, dtype=torch.float32, **overrides
     )
