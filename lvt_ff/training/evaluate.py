@@ -1,7 +1,6 @@
 """Evaluate a model folder on labelled videos, every view of every video accounted for."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Literal
 
@@ -11,7 +10,6 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import nn
 from torch.utils.data import DataLoader, Subset
-from tqdm import tqdm
 
 from lvt_ff.data import EvalDataset, collate, load_video_list
 from lvt_ff.hf import LVTFFVideoProcessor
@@ -25,6 +23,7 @@ from lvt_ff.utils.errors import Failure, UsageError, usage
 from lvt_ff.utils.option_types import NonNegativeInt, PositiveInt
 from lvt_ff.utils.output import check_output_folder
 from lvt_ff.utils.plots import confusion_picture
+from lvt_ff.utils.progress import progress_bar
 
 __all__ = ["evaluate", "evaluate_videos", "make_accelerator", "protocol", "score_videos"]
 
@@ -74,8 +73,8 @@ def score_videos(
     rows, failures = [], []
     was_training = model.training
     model.eval()
-    silent = not accelerator.is_main_process or not sys.stderr.isatty()
-    with torch.inference_mode(), tqdm(total=len(mine), desc=progress, disable=silent) as bar:
+    bar = progress_bar(len(mine), "video", desc=progress, shown=accelerator.is_main_process)
+    with torch.inference_mode(), bar:
         for batch in loader:
             bar.update(len(batch["index"]))
             read = [

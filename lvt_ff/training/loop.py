@@ -2,7 +2,6 @@
 
 import math
 import shutil
-import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -16,7 +15,6 @@ from accelerate.utils import gather_object
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.optim import Optimizer
-from tqdm import tqdm
 
 from lvt_ff.kernels import Kernel
 from lvt_ff.training.batches import MicroBatches, seed_micro_batch
@@ -24,6 +22,7 @@ from lvt_ff.training.checkpoint import load_checkpoint, read_state, save_checkpo
 from lvt_ff.training.optim import learning_rate, set_learning_rate
 from lvt_ff.utils.atomic_io import atomic_folder
 from lvt_ff.utils.errors import Failure, UsageError
+from lvt_ff.utils.progress import print_line, progress_bar
 
 __all__ = ["Diverged", "History", "TrainingLoop", "changed_settings", "told_settings"]
 
@@ -131,13 +130,10 @@ class TrainingLoop:
         if self._scaler_state is not None and accelerator.scaler is not None:
             accelerator.scaler.load_state_dict(self._scaler_state)
         self.trained.train()
-        with tqdm(
-            total=batches.num_steps,
-            initial=batches.first_step,
-            unit="step",
-            disable=not accelerator.is_main_process or not sys.stderr.isatty(),
-        ) as bar:
-            for step in range(batches.first_step, batches.num_steps):
+        shown = accelerator.is_main_process
+        done = batches.first_step
+        with progress_bar(batches.num_steps, "step", initial=done, shown=shown) as bar:
+            for step in range(done, batches.num_steps):
                 row = self._step(step, micro_batches)
                 self.history.steps.append(row)
                 bar.update()
@@ -229,7 +225,8 @@ class TrainingLoop:
         wait_s = sum(step["wait_s"] for step in steps)
         totals = dict(loss=row["train_loss"], top1=row["train_top1"], time_s=time_s, wait_s=wait_s)
         speed = _speed(totals, self.batches.global_batch * len(steps))
-        self.accelerator.print(f"epoch {epoch}/{total}: training {speed}{evaluated}")
+        if self.accelerator.is_main_process:
+            print_line(f"epoch {epoch}/{total}: training {speed}{evaluated}")
 
     def _save(self, done: int) -> None:
         scaler = self.accelerator.scaler

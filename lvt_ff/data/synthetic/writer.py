@@ -1,17 +1,16 @@
 """Videos of made-up clips: one file, or a folder of class folders."""
 
 import os
-import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from lvt_ff.data.synthetic.demo import TIME_CLASSES, draw_clip
 from lvt_ff.utils.atomic_io import atomic_folder
+from lvt_ff.utils.progress import progress_bar
 
 __all__ = ["write_dataset", "write_video"]
 
@@ -89,6 +88,6 @@ def write_dataset(
             tasks.append((str(place / f"{index:05d}.mp4"), label, seed, index))
         with ProcessPoolExecutor(num_workers) as pool:
             done = pool.map(partial(_write_clip, draw=draw), tasks, chunksize=32)
-            silent = not sys.stderr.isatty()
-            for _ in tqdm(done, desc="writing", total=num_clips, unit="video", disable=silent):
-                pass
+            with progress_bar(num_clips, "video", desc="writing") as bar:
+                for _ in done:
+                    bar.update()
