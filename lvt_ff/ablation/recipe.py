@@ -60,7 +60,8 @@ SCALES: dict[str, dict[str, Any]] = {
         ),
     ),
 }
-# What a scale says for its own small model and frames, and for no other model.
+# Options of a scale that fit its own small model and frames only: a recipe that names another model
+# starts without them.
 _OF_THE_SCALE = ("model_args", "img_size", "pretrained", "scale_jitter")
 # Options of fine-tuning that the comparison sets itself.
 _OURS = ("train_data", "eval_data", "output_dir", "seed", "resume", "eval_epochs", "save_steps")
@@ -83,7 +84,8 @@ def checked_recipe(
 
     Args:
         scale: name in `SCALES`.
-        changes: options that replace the scale's; a `model` leaves the scale's sizes behind.
+        changes: options that replace the scale's; with a `model` among them, the scale's sizes of
+            model and frames are not taken over.
         rows: model options of every row of the chosen tables.
 
     Raises:

@@ -49,6 +49,7 @@ def check_options(function: Callable, options: dict[str, Any], prefix: str = "")
     annotations = _annotations(function)
     parser = ArgumentParser(exit_on_error=False)
     for name, value in options.items():
+        # jsonargparse takes null for an option that was left out, and says nothing.
         if value is None and type(None) not in get_args(annotations[name]):
             raise ValueError(f"{prefix}{name} cannot be null.")
         parser.add_argument(f"--{name}", type=annotations[name])

@@ -5,7 +5,8 @@ from dataclasses import asdict, dataclass, field
 
 __all__ = ["ConversionReport"]
 
-# The last one of either side is the one whose reasons follow it.
+# In the order in which a line names them. "dropped" (of the source) and "fresh" (of the model) come
+# last, as the reasons for them follow in brackets.
 _KINDS = ("copied", "folded", "resampled", "dropped", "fresh")
 
 
