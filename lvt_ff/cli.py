@@ -75,11 +75,15 @@ def main(args: list[str] | None = None) -> int:
         kind = "option" if option else "command"
         print(f"lvt-ff: error: unknown {kind} {args[0]!r}: {known}", file=sys.stderr)
         return 2
-    from lvt_ff.utils.command_line import run
-
     command = COMMANDS[args[0]]
-    function = getattr(importlib.import_module(command.module), command.function)
-    return run(function, f"lvt-ff {args[0]}", args[1:], command.positional)
+    try:  # the libraries take seconds to load, in which Ctrl+C is as likely as later
+        from lvt_ff.utils.command_line import run
+
+        function = getattr(importlib.import_module(command.module), command.function)
+        return run(function, f"lvt-ff {args[0]}", args[1:], command.positional)
+    except KeyboardInterrupt:
+        print(f"lvt-ff {args[0]}: interrupted", file=sys.stderr)
+        return 1
 
 
 def _overview() -> str:

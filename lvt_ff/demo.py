@@ -75,7 +75,10 @@ def demo(
     if output.exists() and any(output.iterdir()):
         raise UsageError(f"{output} is not empty: give another folder with --output.")
     if min(train_videos, test_videos // 2) < len(TIME_CLASSES):
-        raise UsageError("train_videos must be at least 8, and test_videos at least 16.")
+        raise UsageError(
+            f"--train_videos must be at least 8 and --test_videos at least 16, got {train_videos} "
+            f"and {test_videos}."
+        )
     start = time.perf_counter()
     print(f"1/6 writing videos of 16 frames to {output / 'data'}")
     train_data, val_data, test_data = (output / "data" / part for part in ("train", "val", "test"))

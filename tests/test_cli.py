@@ -292,6 +292,22 @@ def test_accelerate_launch_runs_the_same_command(videos, tmp_path):
     assert (tmp_path / "run/config.json").is_file()
 
 
+def test_loading_libraries_can_be_interrupted(capsys, monkeypatch):
+    def interrupted(name):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lvt_ff.cli.importlib.import_module", interrupted)
+    assert main(["models"]) == 1
+    assert one_line(capsys) == "lvt-ff models: interrupted"
+
+
+def test_a_reader_that_goes_away_is_no_failure():
+    command = [sys.executable, "-m", "lvt_ff", "models"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()  # as `lvt-ff models | head` does
+    assert process.stderr.read() == b"" and process.wait() == 1
+
+
 @pytest.mark.parametrize(
     "args, message",
     [
@@ -331,6 +347,13 @@ def test_wrong_flags_are_one_line_and_status_2(args, message, capsys):
         ("none", ["--momentum", "0"], "--momentum must be above 0 and below 1, got 0"),
         ("none", ["--label_smoothing", "2"], "--label_smoothing must be at least 0 and below 1"),
         ("none", ["--scale_jitter", "[0.5,0.5]"], "--scale_jitter must be at least 1"),
+        ("none", ["--scale_jitter", "2,1"], "--scale_jitter takes the smaller factor first"),
+        (
+            "none",
+            ["--model_args", '{"in_chans": 1}'],
+            "clips of 1 channels, and video files are RGB",
+        ),
+        ("none", ["--model_args", '{"global_pool": ""}'], "gives no class scores"),
         ("none", ["--layer_decay", "0"], "--layer_decay must be above 0 and at most 1"),
         ("none", ["--freeze", "-1"], "--freeze must be between 0 and 1"),
         ("none", ["--mixed_precision", "fp16"], "fp16 needs a GPU"),
@@ -403,6 +426,15 @@ def test_folder_without_its_weights_is_refused(trained, videos, tmp_path, capsys
     assert "lacks weights: 1 tensors" in one_line(capsys)
 
 
+def test_models_of_other_clips_than_videos_are_refused(videos, tmp_path, capsys):
+    config = lvt_ff.LVTFFConfig.from_variant("test_lvt_ff", in_chans=1, id2label={0: "a", 1: "b"})
+    lvt_ff.LVTFFForVideoClassification(config).save_pretrained(tmp_path)
+    clip = str(next(videos.glob("left/*.mp4")))
+    for args in (["predict", clip], ["evaluate", "--data", str(videos), "--cpu"]):
+        assert main([*args, "--model", str(tmp_path)]) == 2
+        assert "clips of 1 channels, and video files are RGB" in one_line(capsys)
+
+
 def test_damaged_foreign_and_headless_folders_are_refused(trained, videos, tmp_path, capsys):
     import timm
 
@@ -427,8 +459,9 @@ def test_damaged_foreign_and_headless_folders_are_refused(trained, videos, tmp_p
         args = finetune_args(videos, tmp_path / "run", model=str(tmp_path / name))
         assert main([*args, "--model_args", "{}"]) == 2
         assert expected[name] in one_line(capsys)
-    assert main(["predict", clip, "--model", str(trained), "--device", "warp9"]) == 2
-    assert "Device 'warp9' cannot be used" in one_line(capsys)
+    for device in ("warp9", "meta"):
+        assert main(["predict", clip, "--model", str(trained), "--device", device]) == 2
+        assert f"Device '{device}' cannot be used" in one_line(capsys)
 
 
 def test_evaluation_without_a_readable_video_fails(trained, tmp_path, capsys):

@@ -278,7 +278,11 @@ def _result(folder: Path, options: dict, derived: dict) -> dict:
     Raises:
         UsageError: it is a run of another comparison.
     """
-    stored = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    file = folder / "results.json"
+    try:
+        stored = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UsageError(f"{file} is damaged ({error}): delete it and go on.") from error
     expected = told_settings(_expected(options, derived))
     told = changed_settings(told_settings(stored), expected)
     if told:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lvt_ff.data import read_clip, read_views, sample_indices
 from lvt_ff.hub.model_folder import load_folder
+from lvt_ff.utils.validation import check_rgb
 
 __all__ = ["Classifier"]
 
@@ -35,10 +36,11 @@ class Classifier:
     ):
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         try:
-            torch.empty(1, device=self.device)
+            torch.empty(1, device=self.device).cpu()  # nothing comes back from "meta"
         except (AssertionError, RuntimeError) as error:
             raise ValueError(f"Device {device!r} cannot be used: {error}") from error
         model, self.processor = load_folder(folder)
+        check_rgb(model.config.in_chans)
         self.model = model.to(self.device).eval()
         self.transform = self.processor.eval_transform()
         self.clip_options = dict(self.processor.clip_options(), num_clips=num_clips)

@@ -24,6 +24,7 @@ from lvt_ff.utils.option_types import NonNegativeInt, PositiveInt
 from lvt_ff.utils.output import check_output_folder
 from lvt_ff.utils.plots import confusion_picture
 from lvt_ff.utils.progress import progress_bar
+from lvt_ff.utils.validation import check_rgb
 
 __all__ = ["evaluate", "evaluate_videos", "make_accelerator", "protocol", "score_videos"]
 
@@ -165,6 +166,7 @@ def evaluate(
         network, processor = load_folder(model)
         folder = Path(output_dir or model)
         check_output_folder(folder, "--output_dir")
+        check_rgb(network.config.in_chans)
         class_names = network.config.class_names
         videos = load_video_list(data, class_names)
     accelerator = make_accelerator(mixed_precision, cpu)

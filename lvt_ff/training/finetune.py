@@ -53,6 +53,7 @@ from lvt_ff.utils.option_types import (
 )
 from lvt_ff.utils.output import check_output_folder, only_run
 from lvt_ff.utils.plots import curve_picture
+from lvt_ff.utils.validation import check_rgb
 
 __all__ = ["finetune"]
 
@@ -157,6 +158,8 @@ def finetune(
     options.output_dir = Path(output_dir)
     with usage():
         check_output_folder(options.output_dir, "--output_dir")
+        if scale_jitter[0] > scale_jitter[1]:
+            raise ValueError(f"--scale_jitter takes the smaller factor first, got {scale_jitter}.")
         videos, eval_videos = _load_videos(options)
         network, processor, origin = _build_network(options, videos.class_names)
     if push_to_hub:
@@ -203,6 +206,9 @@ def _build_network(
     network, processor, origin = build_model(
         options.model, class_names, options.pretrained, **dict(options.model_args or {}, **sizes)
     )
+    check_rgb(network.config.in_chans)
+    if not network.config.global_pool:
+        raise ValueError("A model with global_pool '' gives no class scores: leave it out.")
     freeze_blocks(network.model, options.freeze)
     network.model.set_grad_checkpointing(options.grad_checkpointing)
     processor.sampling = options.sampling or processor.sampling

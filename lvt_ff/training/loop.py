@@ -5,13 +5,14 @@ import shutil
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.optim import Optimizer
@@ -21,7 +22,7 @@ from lvt_ff.training.batches import MicroBatches, seed_micro_batch
 from lvt_ff.training.checkpoint import load_checkpoint, read_state, save_checkpoint
 from lvt_ff.training.optim import learning_rate, set_learning_rate
 from lvt_ff.utils.atomic_io import atomic_folder
-from lvt_ff.utils.errors import Failure, UsageError
+from lvt_ff.utils.errors import Failure, UsageError, one_line
 from lvt_ff.utils.progress import print_line, progress_bar
 
 __all__ = ["Diverged", "History", "TrainingLoop", "changed_settings", "told_settings"]
@@ -57,6 +58,17 @@ def changed_settings(before: dict, now: dict) -> str:
     """The settings that another run had otherwise, in words; empty where it computes the same."""
     changed = [key for key in now if key not in _FREE_SETTINGS and before.get(key) != now[key]]
     return ", ".join(f"{key} was {before.get(key)!r}, is {now[key]!r}" for key in changed)
+
+
+@contextmanager
+def _undamaged(checkpoint: Path) -> Iterator[None]:
+    """Within this block, a checkpoint that does not fit its own run is damaged."""
+    try:
+        yield
+    except (ValueError, LookupError, RuntimeError, SafetensorError, OSError) as error:
+        raise Failure(
+            f"{checkpoint} is damaged ({one_line(error)[:200]}): delete it and start again."
+        ) from error
 
 
 class TrainingLoop:
@@ -111,11 +123,13 @@ class TrainingLoop:
 
     def resume(self, checkpoint: Path) -> None:
         """Take over weights, optimizer state and history; raises UsageError if settings differ."""
-        state = read_state(checkpoint)
+        with _undamaged(checkpoint):
+            state = read_state(checkpoint)
         told = changed_settings(state["settings"], self.settings)
         if told:
             raise UsageError(f"Cannot resume {checkpoint}: {told}. Use the same settings.")
-        load_checkpoint(checkpoint, self.network, self.optimizer)
+        with _undamaged(checkpoint):
+            load_checkpoint(checkpoint, self.network, self.optimizer)
         self.batches.first_step = state["step"]
         self.history = History(**state["history"])
         self._scaler_state = state["scaler"]

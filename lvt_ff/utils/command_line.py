@@ -2,8 +2,9 @@
 
 import functools
 import inspect
+import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from transformers.utils.logging import disable_progress_bar
 from lvt_ff.utils.errors import Failure, UsageError, VideoReadError, one_line
 from lvt_ff.utils.option_parser import check_options, command_parser, parse_command
 
-__all__ = ["command", "execute", "memory_advice", "run"]
+__all__ = ["command", "execute", "run"]
 
 # What takes less memory, by the option that it needs.
 _SMALLER = {
@@ -23,9 +24,10 @@ _SMALLER = {
     "grad_checkpointing": "use --grad_checkpointing",
     "mixed_precision": "use --mixed_precision bf16",
     "recipe": "lower batch_size in --recipe",
-    "device": "use --device cpu",
-    "cpu": "use --cpu",
 }
+_SMALLER_CLIPS = {"num_frames": "lower --num_frames", "img_size": "lower --img_size"}
+_OFF_THE_GPU = {"device": "use --device cpu", "cpu": "use --cpu"}
+_WORKERS = {"num_workers": "lower --num_workers"}
 
 
 def command(groups: dict[str, str] | None = None) -> Callable[[Callable], Callable]:
@@ -76,17 +78,20 @@ def execute(function: Callable, options: dict[str, Any], prog: str) -> int:
     """Run a command: 0 where it is done, 1 where it failed, 2 where it was asked wrongly."""
     try:
         function(**options)
-    except KeyboardInterrupt:
-        print(f"{prog}: interrupted", file=sys.stderr)
+    except BrokenPipeError:  # of `lvt-ff models | head`: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains
         return 1
     except UsageError as error:
         print(f"{prog}: error: {one_line(error)}", file=sys.stderr)
         return 2
-    except torch.OutOfMemoryError:
-        print(f"{prog}: failed: out of GPU memory: {memory_advice(function)}", file=sys.stderr)
-        return 1
-    except (Failure, OSError, SafetensorError, VideoReadError) as error:  # the rest are bugs
+    except (Failure, OSError, SafetensorError, VideoReadError) as error:
         print(f"{prog}: failed: {one_line(error)}", file=sys.stderr)
+        return 1
+    except (RuntimeError, MemoryError) as error:
+        told = _shortage(error, inspect.signature(function).parameters)
+        if told is None:  # a bug
+            raise
+        print(f"{prog}: failed: {told}", file=sys.stderr)
         return 1
     # Not where a run ends, as a command may have several; nor after a failure, where other
     # processes may wait for this one.
@@ -95,10 +100,16 @@ def execute(function: Callable, options: dict[str, Any], prog: str) -> int:
     return 0
 
 
-def memory_advice(function: Callable) -> str:
-    """What to do where memory is short, with the options that a command has."""
-    has = inspect.signature(function).parameters
-    return (
-        ", or ".join(told for name, told in _SMALLER.items() if name in has)
-        or "use a smaller model"
-    )
+def _shortage(error: Exception, options: Iterable[str]) -> str | None:
+    """What was short of memory, and which of a command's options take less; None for a bug."""
+    if isinstance(error, torch.OutOfMemoryError):
+        what, wanted = "out of GPU memory", (*_SMALLER, *_OFF_THE_GPU)
+    elif isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error):
+        what, wanted = "out of memory", (*_SMALLER, *_SMALLER_CLIPS)
+    elif "DataLoader worker" in str(error):
+        what, wanted = "a process that reads videos was ended, perhaps for want of memory", _WORKERS
+    else:
+        return None
+    known = _SMALLER | _SMALLER_CLIPS | _OFF_THE_GPU | _WORKERS
+    advice = [known[name] for name in wanted if name in options]
+    return f"{what}: {', or '.join(advice) or 'use a smaller model'}"

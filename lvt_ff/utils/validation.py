@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # `lvt-ff --help` and a misspelt command answer without loading torch
     from torch import Tensor
 
-__all__ = ["check_choice", "check_clip", "check_at_least", "check_odd", "suggest"]
+__all__ = ["check_choice", "check_clip", "check_at_least", "check_odd", "check_rgb", "suggest"]
 
 
 def check_clip(x: "Tensor", num_frames: int, in_chans: int, img_size: tuple[int, int]) -> "Tensor":
@@ -65,6 +65,15 @@ def check_odd(**values: int) -> None:
     for name, value in values.items():
         if value < 1 or value % 2 == 0:
             raise ValueError(f"{name} must be odd and at least 1, got {value}.")
+
+
+def check_rgb(in_chans: int) -> None:
+    """Raise ValueError for a model that cannot be given video files."""
+    if in_chans != 3:
+        raise ValueError(
+            f"The model takes clips of {in_chans} channels, and video files are RGB: give clips "
+            "to the model itself."
+        )
 
 
 def suggest(name: str, known: Sequence[str]) -> str:

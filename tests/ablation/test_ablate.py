@@ -145,6 +145,12 @@ def test_results_of_a_version_with_one_kind_of_settings_are_read(videos, tmp_pat
         file.write_text(json.dumps(stored))
     weights = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("model.safetensors")}
     assert ablate(tmp_path, **options)["tables"] == first["tables"]
+    damaged = tmp_path / "runs/default/seed_0/results.json"
+    kept = damaged.read_text()
+    damaged.write_text(kept[:100])
+    with pytest.raises(UsageError, match="results.json is damaged .*: delete it and go on"):
+        ablate(tmp_path, **options)
+    damaged.write_text(kept)
     after = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("model.safetensors")}
     assert after == weights
     old = dict(first, settings=first["settings"] | first["derived"])

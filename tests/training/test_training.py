@@ -336,6 +336,16 @@ def test_two_runs_at_once_leave_one_whole_model(plain_run, videos, tmp_path):
     assert rows(tmp_path / "run", "order", "lr") == rows(plain_run, "order", "lr")
 
 
+@pytest.mark.parametrize("name", ["state.json", "model.safetensors", "optimizer.safetensors"])
+def test_a_damaged_checkpoint_is_named(videos, tmp_path, name):
+    options = dict(FAST, train_data=videos, output_dir=tmp_path / "run", epochs=1)
+    finetune(**options)
+    (file,) = (tmp_path / "run/checkpoints").glob(f"step_*/{name}")
+    file.write_bytes(file.read_bytes()[:50])
+    with pytest.raises(Failure, match="step_00000005 is damaged .*: delete it and start again"):
+        finetune(**options, resume=True)
+
+
 def test_checkpoints_of_a_version_with_one_kind_of_settings_are_resumed(videos, tmp_path):
     options = dict(FAST, train_data=videos, output_dir=tmp_path / "run", epochs=1)
     finetune(**options)

@@ -324,6 +324,39 @@ def test_advice_on_memory_names_options_of_the_command(name, capsys):
         assert "--batch_size" not in flags and "--device" in flags
 
 
+@pytest.mark.parametrize(
+    "error, message",
+    [
+        (MemoryError(), "out of memory: lower --batch_size"),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9"),
+            "out of memory: lower --batch_size",
+        ),
+        (
+            RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly"),
+            "a process that reads videos was ended, perhaps for want of memory: lower --num_",
+        ),
+    ],
+)
+def test_other_shortages_are_a_line_too(error, message, capsys):
+    def full():
+        raise error
+
+    full.__signature__ = inspect.signature(finetune)
+    assert execute(full, {}, "lvt-ff finetune") == 1
+    line = capsys.readouterr().err
+    assert line.startswith(f"lvt-ff finetune: failed: {message}") and line.count("\n") == 1
+    assert "--cpu" not in line
+
+
+def test_bugs_keep_their_traceback():
+    def broken():
+        raise RuntimeError("a bug")
+
+    with pytest.raises(RuntimeError, match="a bug"):
+        execute(broken, {}, "lvt-ff")
+
+
 def test_options_of_a_run_are_read_from_its_results(call, tmp_path):
     settings = dict(model="m", lr=1e-5, scale=[1.5, 2.0], num_steps=None)
     stored = dict(settings=settings, environment={}, derived=dict(global_batch=8))
