@@ -74,7 +74,7 @@ def _without_classes(value: Any) -> Any:
 
 def _explained(message: str, annotations: dict[str, Any], labels: dict[str, str]) -> str:
     """What jsonargparse says of a value, in our words where it is about an option."""
-    key = re.match(r'Parser key "(\w+)"', message)
+    key = re.search(r'Parser key "(\w+)"', message)
     if key is None or key[1] not in annotations:
         return one_line(message)
     annotation = annotations[key[1]]
@@ -106,10 +106,12 @@ class _OneLineParser(ArgumentParser):
             return f"unknown option {name}{_meant(name, self._option_string_actions)}"
         if unknown:
             return f"unexpected argument {unknown[1]!r}: a value with spaces needs quotes"
-        if missing := re.match(r"the following arguments are required: (.*)", message):
-            names = missing[1].split(", ")
+        # Of either of these two, the second form is that of older versions of jsonargparse.
+        missing = r"the following arguments are required: (.*)|.*Key \"(.*)\" is required"
+        if found := re.match(missing, message):
+            names = (found[1] or found[2]).split(", ")
             return f"give {' and '.join(self.labels.get(name, name) for name in names)}"
-        if key := re.match(r"Option '(.*)' is not accepted", message):
+        if key := re.search(r"(?:Option|Key) '(.*)' is not (?:accepted|expected)", message):
             return f"--config has an unknown option {key[1]!r}{_meant(key[1], self.labels)}"
         if message.startswith("Unexpected config"):  # the whole file follows
             return "--config holds no options: it needs lines such as `name: value`"
@@ -147,38 +149,32 @@ def command_parser(function: Callable, prog: str, positional: Sequence[str] = ()
     }
     parser.add_argument("--config", action="config", metavar="FILE", help=_CONFIG_HELP)
     explained = {part.arg_name: part.description for part in parse(function.__doc__ or "").params}
-    titles, group = getattr(function, "option_groups", {}), parser
+    titles, group, usage = getattr(function, "option_groups", {}), parser, [prog]
     for name, parameter in inspect.signature(function).parameters.items():
         if name in titles:
             group = parser.add_argument_group(titles[name])
-        kind, options = parameter.annotation, dict(metavar=placeholder(parameter.annotation))
-        if parameter.default is not parameter.empty:
-            options["default"] = parameter.default
-        elif name not in positional:
-            options["required"] = True
+        kind, needed = parameter.annotation, parameter.default is parameter.empty
         if name in positional:
-            options["metavar"] = name
+            options = dict(metavar=name)
+            usage.append(name if needed else f"[{name}]")
             if get_origin(kind) is list:  # its members are checked one by one
                 (kind,), options["nargs"] = get_args(kind), "+"
-            elif "default" in options:
+                usage.append(f"[{name} ...]")
+            elif not needed:
                 options["nargs"] = "?"
-        elif kind is bool:  # `--resume` alone means true
-            options |= dict(nargs="?", const="true")
+        else:
+            options = dict(metavar=placeholder(kind))
+            options |= dict(required=True) if needed else dict(default=parameter.default)
+            usage += [f"--{name} {placeholder(kind)}"] if needed else []
+            if kind is bool:  # `--resume` alone means true
+                options |= dict(nargs="?", const="true")
         facts = "" if name in positional else _facts(parameter)
         text = f"{explained.get(name, '')} {facts}".strip().replace("%", "%%")
         group.add_argument(parser.labels[name], type=kind, help=text, **options)
     for action in parser._actions:
         action.help, action.metavar = _OWN_HELP.get(action.dest, (action.help, action.metavar))
-    parser.usage = " ".join([prog, *filter(None, map(_usage, parser._actions)), "[options]"])
+    parser.usage = " ".join([*usage, "[options]"])
     return parser
-
-
-def _usage(action: argparse.Action) -> str:
-    """An argument in the usage line; empty for an option that may be left out."""
-    if action.option_strings:
-        return f"{action.option_strings[0]} {action.metavar}" if action.required else ""
-    forms = {"+": f"{action.dest} [{action.dest} ...]", "?": f"[{action.dest}]"}
-    return forms.get(action.nargs, action.dest)
 
 
 def _facts(parameter: inspect.Parameter) -> str:
