@@ -113,6 +113,8 @@ class _OneLineParser(ArgumentParser):
             return f"give {' and '.join(self.labels.get(name, name) for name in names)}"
         if key := re.search(r"(?:Option|Key) '(.*)' is not (?:accepted|expected)", message):
             return f"--config has an unknown option {key[1]!r}{_meant(key[1], self.labels)}"
+        if lone := re.match(r"argument (--\w+).*: expected one argument", message):
+            return f"{lone[1]} needs a value; one that starts with a dash goes as {lone[1]}=VALUE"
         if message.startswith("Unexpected config"):  # the whole file follows
             return "--config holds no options: it needs lines such as `name: value`"
         if message.startswith("Problems parsing config"):
@@ -153,43 +155,49 @@ def command_parser(function: Callable, prog: str, positional: Sequence[str] = ()
     for name, parameter in inspect.signature(function).parameters.items():
         if name in titles:
             group = parser.add_argument_group(titles[name])
-        kind, needed = parameter.annotation, parameter.default is parameter.empty
-        if name in positional:
-            options = dict(metavar=name)
-            usage.append(name if needed else f"[{name}]")
-            if get_origin(kind) is list:  # its members are checked one by one
-                (kind,), options["nargs"] = get_args(kind), "+"
-                usage.append(f"[{name} ...]")
-            elif not needed:
-                options["nargs"] = "?"
-        else:
-            options = dict(metavar=placeholder(kind))
-            options |= dict(required=True) if needed else dict(default=parameter.default)
-            usage += [f"--{name} {placeholder(kind)}"] if needed else []
-            if kind is bool:  # `--resume` alone means true
-                options |= dict(nargs="?", const="true")
+        form, needed = (_positional if name in positional else _flag)(parameter)
         facts = "" if name in positional else _facts(parameter)
         text = f"{explained.get(name, '')} {facts}".strip().replace("%", "%%")
-        group.add_argument(parser.labels[name], type=kind, help=text, **options)
+        group.add_argument(parser.labels[name], help=text, **form)
+        usage += needed
     for action in parser._actions:
         action.help, action.metavar = _OWN_HELP.get(action.dest, (action.help, action.metavar))
     parser.usage = " ".join([*usage, "[options]"])
     return parser
 
 
+def _positional(parameter: inspect.Parameter) -> tuple[dict[str, Any], list[str]]:
+    """How argparse takes a parameter without a flag, and its words in the usage line."""
+    name, kind = parameter.name, parameter.annotation
+    if get_origin(kind) is list:  # its members are checked one by one
+        return dict(type=get_args(kind)[0], metavar=name, nargs="+"), [name, f"[{name} ...]"]
+    if parameter.default is parameter.empty:
+        return dict(type=kind, metavar=name), [name]
+    return dict(type=kind, metavar=name, nargs="?"), [f"[{name}]"]
+
+
+def _flag(parameter: inspect.Parameter) -> tuple[dict[str, Any], list[str]]:
+    """How argparse takes a parameter with a flag, and its words in the usage line if needed."""
+    kind = parameter.annotation
+    form = dict(type=kind, metavar=placeholder(kind))
+    if kind is bool:  # `--resume` alone means true
+        form |= dict(nargs="?", const="true")
+    if parameter.default is parameter.empty:
+        return dict(form, required=True), [f"--{parameter.name} {form['metavar']}"]
+    return dict(form, default=parameter.default), []
+
+
 def _facts(parameter: inspect.Parameter) -> str:
     """The kind of a number, its limits and its default, in brackets behind an explanation."""
-    kind, default = expected(parameter.annotation), parameter.default
-    facts = (
-        [kind.removeprefix("an ").removeprefix("a ")] if kind in ("an integer", "a number") else []
-    )
-    facts += filter(None, [limits(parameter.annotation)])
-    told = [", ".join(facts)] if facts else []
+    annotation, default = parameter.annotation, parameter.default
+    kind = {"N": "integer", "X": "number"}.get(placeholder(annotation))
+    told = [", ".join(filter(None, [kind, limits(annotation)]))]
     if default is parameter.empty:
         told.append("required")
     elif default is not None and default is not False:
         told.append(f"default: {shown(default)}")
-    return f"({'; '.join(told)})" if told else ""
+    told = "; ".join(filter(None, told))
+    return f"({told})" if told else ""
 
 
 def _load(text: str) -> Any:

@@ -86,6 +86,10 @@ def test_numbers_are_taken_in_every_usual_form(form, call, tmp_path):
     assert found["scale"] == (1.1, 2.0)
 
 
+def test_numbers_below_zero_are_taken(call):
+    assert call("a.mp4", "--model", "m", "--place=-1,2")["place"] == (-1, 2)
+
+
 def test_text_that_looks_like_numbers_stays_text(call):
     assert call("1,2", "--model", "3,4")["model"] == "3,4" and SEEN[-1]["clips"] == ["1,2"]
 
@@ -164,7 +168,11 @@ def test_a_value_keeps_its_dashes(call):
         (["--fast", "maybe"], "--fast must be true or false, got maybe"),
         (["--num-step", "3"], "unknown option --num_step: did you mean '--num_steps'?"),
         (["--quantum"], "unknown option --quantum"),
-        (["--model"], "argument --model: expected one argument"),
+        (["--model"], "--model needs a value; one that starts with a dash goes as --model=VALUE"),
+        (
+            ["--place", "-1,2"],
+            "--place needs a value; one that starts with a dash goes as --place=",
+        ),
         (["--model", ""], "--model has an empty value"),
         (["--model="], "--model has an empty value"),
         (["--config", "{tmp}/none"], "--config: File does not exist: '{tmp}/none'"),
