@@ -17,6 +17,7 @@ from transformers.utils import cached_file, can_return_tuple, logging
 from lvt_ff.hf.configuration_lvt_ff import REMOTE_CODE, REMOTE_FILE, LVTFFConfig, kept_cfg
 from lvt_ff.model import LinearVideoTransformer, init_weights
 from lvt_ff.timm_models import load_source, with_tag
+from lvt_ff.utils.atomic_io import let_umask_decide
 from lvt_ff.utils.validation import suggest
 from lvt_ff.weights import ConversionReport
 
@@ -153,6 +154,8 @@ class LVTFFPreTrainedModel(PreTrainedModel):
             Path(save_directory).mkdir(parents=True, exist_ok=True)
             Path(save_directory, REMOTE_FILE).write_text(REMOTE_CODE)
         super().save_pretrained(save_directory, is_main_process, state_dict=state_dict, **kwargs)
+        if is_main_process:
+            let_umask_decide(*Path(save_directory).glob("*.safetensors"))
 
     @classmethod
     def from_pretrained(

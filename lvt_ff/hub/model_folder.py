@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from lvt_ff.hf import LVTFFConfig, LVTFFForVideoClassification, LVTFFVideoProces
 from lvt_ff.hf.modeling_lvt_ff import LVTFFPreTrainedModel
 from lvt_ff.hub.resolve import local_folder
 from lvt_ff.timm_models import SOURCES, with_tag
-from lvt_ff.utils.atomic_io import atomic_folder
+from lvt_ff.utils.atomic_io import atomic_files
 from lvt_ff.utils.validation import suggest
 from lvt_ff.variants import VARIANTS
 
@@ -246,8 +245,7 @@ def write_model_folder(
         records: data to write as JSON, by file name.
         pictures: files to move in.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with atomic_folder(folder / ".model") as new:
+    with atomic_files(folder, last="config.json") as new:
         model.save_pretrained(new)
         processor.save_pretrained(new)
         card.save(new / "README.md")
@@ -255,8 +253,3 @@ def write_model_folder(
             (new / name).write_text(json.dumps(record, indent=2) + "\n")
         for picture in pictures:
             shutil.move(picture, new / picture.name)
-    (folder / "config.json").unlink(missing_ok=True)  # of an earlier model, until ours is there
-    files = sorted((folder / ".model").iterdir(), key=lambda file: file.name == "config.json")
-    for file in files:
-        os.replace(file, folder / file.name)
-    (folder / ".model").rmdir()
