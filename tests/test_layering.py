@@ -20,7 +20,7 @@ LEVELS = [
     {"kernels"},
     {"layers"},
     {"model"},
-    {"weights"},
+    {"weights", "schema"},
     {"timm_models"},
     {"hf", "profiling"},
     {"hub"},

@@ -4,18 +4,35 @@ One `config.json` serves both libraries: timm's keys are derived from the fields
 """
 
 import json
+import os
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
+from huggingface_hub.errors import StrictDataclassError
 from timm.models import get_pretrained_cfg, split_model_name_tag
 from transformers import PreTrainedConfig, TimmWrapperConfig
+from transformers.utils import cached_file
 
+from lvt_ff.schema import ALIASES, DEFAULTS, check_config, check_labels, check_options, timm_options
 from lvt_ff.timm_models import SOURCES
+from lvt_ff.utils.json_files import read_object
 from lvt_ff.utils.validation import suggest
 from lvt_ff.variants import VARIANTS
 
-__all__ = ["LVTFFConfig", "TimmFolderConfig", "kept_cfg"]
+__all__ = ["HUB_OPTIONS", "LVTFFConfig", "TimmFolderConfig", "find_file", "kept_cfg"]
+
+# Of from_pretrained: where files are looked for.
+HUB_OPTIONS = (
+    "cache_dir",
+    "force_download",
+    "local_files_only",
+    "proxies",
+    "revision",
+    "subfolder",
+    "token",
+)
 
 _TIMM_KEYS = (
     "architecture",
@@ -37,6 +54,16 @@ AUTO_MAP = {
     "AutoModel": "lvt_ff_import.LVTFFModel",
     "AutoModelForVideoClassification": "lvt_ff_import.LVTFFForVideoClassification",
 }
+HEADLESS = ["LVTFFModel"]  # the architectures of a folder without a classifier
+# Keys of config.json that are no fields of the class.
+_PROPERTIES = (
+    "model_type",
+    "name_or_path",
+    "num_labels",
+    "output_attentions",
+    "torch_dtype",
+    "attn_implementation",
+)
 # What of timm's pretrained_cfg belongs to the weights; the rest is derived from the fields.
 _KEPT_CFG = ("tag", "mean", "std", "interpolation", "crop_pct", "license")
 
@@ -46,26 +73,59 @@ def kept_cfg(pretrained_cfg: dict[str, Any]) -> dict[str, Any]:
     return {key: pretrained_cfg[key] for key in _KEPT_CFG if pretrained_cfg.get(key) is not None}
 
 
-def _from_timm(config_dict: dict[str, Any]) -> dict[str, Any]:
-    """The fields behind a `config.json` of either library; timm's derived keys are left out."""
+def _as_json(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def find_file(
+    source: str | os.PathLike | None,
+    name: str,
+    options: dict[str, Any] | None = None,
+    needed: bool = True,
+) -> Path | None:
+    """A file of a folder or a repository; None where it has none of that name.
+
+    Args:
+        source: what `from_pretrained` takes.
+        name: of the file.
+        options: keywords of `from_pretrained`; those of `HUB_OPTIONS` count.
+        needed: raise OSError where the Hub cannot be asked for it.
+    """
+    if source is None:
+        return None
+    found = cached_file(
+        source,
+        name,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=needed,
+        **{option: value for option, value in (options or {}).items() if option in HUB_OPTIONS},
+    )
+    return Path(found) if found else None
+
+
+def _place(kwargs: dict[str, Any]) -> Path:
+    """Where the dict that `from_dict` is called with comes from, as far as AutoConfig tells it."""
+    return Path(str(kwargs.get("name_or_path") or ""), "config.json")
+
+
+def _to_fields(config_dict: dict[str, Any]) -> dict[str, Any]:
+    """The fields behind a checked `config.json` of either library, without timm's derived keys."""
     fields = {key: value for key, value in config_dict.items() if key not in _TIMM_KEYS}
-    fields["pretrained_cfg"] = kept_cfg(fields.get("pretrained_cfg") or {})
-    if fields.get("model_type") == LVTFFConfig.model_type:
-        return fields
-    architecture = config_dict["architecture"]
-    if architecture not in VARIANTS:
-        raise ValueError(
-            f"The folder holds timm's {architecture!r}, which is none of {', '.join(VARIANTS)}."
-        )
-    args = dict(config_dict.get("model_args", {}), num_classes=config_dict.get("num_classes", 0))
-    names = config_dict.get("label_names")
-    num_labels = args.pop("num_classes")
-    if not names and num_labels:
-        names = [f"LABEL_{index}" for index in range(num_labels)]
+    fields.pop("label2id", None)  # derived
+    names = fields.get("id2label") or config_dict.get("label_names")
+    if fields.get("model_type") != LVTFFConfig.model_type:
+        fields = {k: v for k, v in fields.items() if k not in DEFAULTS and k not in ALIASES}
+        fields |= timm_options(config_dict) | dict(model_type=LVTFFConfig.model_type)
+        fields.pop("num_classes", None)
+        num_labels = config_dict.get("num_classes", 0)
+        if not num_labels:
+            fields["architectures"] = HEADLESS
+        names = names or [f"LABEL_{index}" for index in range(num_labels)]
     if names:
-        pairs = names.items() if isinstance(names, dict) else enumerate(names)
-        fields["id2label"] = {int(index): name for index, name in pairs}
-    return {**fields, **VARIANTS[architecture], **args, "model_type": "lvt_ff"}
+        fields["id2label"] = check_labels(names, "config.json", "id2label")
+    if "pretrained_cfg" in fields:
+        fields["pretrained_cfg"] = kept_cfg(fields["pretrained_cfg"] or {})
+    return fields
 
 
 @strict
@@ -79,13 +139,7 @@ class LVTFFConfig(PreTrainedConfig):
     """
 
     model_type = "lvt_ff"
-    attribute_map = {
-        "hidden_size": "embed_dim",
-        "num_hidden_layers": "depth",
-        "num_attention_heads": "num_heads",
-        "image_size": "img_size",
-        "num_channels": "in_chans",
-    }
+    attribute_map = ALIASES
 
     num_frames: int = 16
     img_size: int | list[int] | tuple[int, int] = 224
@@ -122,10 +176,23 @@ class LVTFFConfig(PreTrainedConfig):
     pretrained_cfg: dict | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
+        if kwargs.get("num_labels") is not None:  # before there is a name for each of them
+            check_options(dict(num_classes=kwargs["num_labels"]), "LVTFFConfig (num_labels)")
         super().__post_init__(**kwargs)
         # transformers fills this in for num_labels, but not for id2label alone.
         if self.label2id is None and self.id2label is not None:
             self.label2id = {name: index for index, name in self.id2label.items()}
+        if self.pretrained_cfg is not None:
+            self.pretrained_cfg = {k: _as_json(v) for k, v in self.pretrained_cfg.items()}
+
+    def validate_options(self) -> None:
+        """Part of the strict class: what `lvt_ff.schema` says of the model's options."""
+        check_options(self.core_kwargs(), type(self).__name__)
+
+    def validate_labels(self) -> None:
+        """Part of the strict class: classes count from 0, and have names that differ."""
+        if self.id2label is not None:
+            check_labels(self.id2label, type(self).__name__, "id2label")
 
     @classmethod
     def from_variant(cls, name: str, **kwargs: Any) -> "LVTFFConfig":
@@ -165,6 +232,11 @@ class LVTFFConfig(PreTrainedConfig):
         return tuple(self.id2label.get(i, f"LABEL_{i}") for i in range(self.num_labels))
 
     @property
+    def num_stored_classes(self) -> int:
+        """Those of the weights beside this configuration: 0 where they have no classifier."""
+        return 0 if self.architectures == HEADLESS else self.num_labels
+
+    @property
     def architecture(self) -> str:
         """timm's name of the variant with these sizes; the stem counts only between those of equal
         width and depth, the clip size only between equal stems."""
@@ -190,14 +262,17 @@ class LVTFFConfig(PreTrainedConfig):
 
     def data_cfg(self) -> dict[str, Any]:
         """timm's pretrained configuration of the variant, with what belongs to these weights."""
+        return self._variant_cfg() | (self.pretrained_cfg or {})
+
+    def _variant_cfg(self) -> dict[str, Any]:
         cfg = get_pretrained_cfg(self.architecture).to_dict()
         for key in ("architecture", "url", "hf_hub_id", "file", "state_dict", "tag", "license"):
             cfg.pop(key, None)
-        return cfg | (self.pretrained_cfg or {})
+        return cfg
 
     def timm_keys(self) -> dict[str, Any]:
         """What timm reads from `config.json`."""
-        num_classes = 0 if self.architectures == ["LVTFFModel"] else self.num_labels
+        num_classes = self.num_stored_classes
         height, width = (self.img_size,) * 2 if isinstance(self.img_size, int) else self.img_size
         pretrained_cfg = self.data_cfg()
         pretrained_cfg.update(num_classes=num_classes, input_size=[self.in_chans, height, width])
@@ -218,16 +293,59 @@ class LVTFFConfig(PreTrainedConfig):
 
     @classmethod
     def get_config_dict(cls, pretrained_model_name_or_path, **kwargs) -> tuple[dict, dict]:
-        """The fields of a folder or repository, whichever library wrote it."""
-        config_dict, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
-        return _from_timm(config_dict) if "architecture" in config_dict else config_dict, kwargs
+        """The fields of a folder or repository, whichever library wrote it.
+
+        Raises:
+            ValueError: a `config.json` that no model of ours has.
+        """
+        source = pretrained_model_name_or_path
+        file = Path(source) if os.path.isfile(source) else find_file(source, "config.json", kwargs)
+        if file is None:
+            raise OSError(f"{source} has no file config.json.")
+        check_config(read_object(file), str(file))
+        config_dict, kwargs = super().get_config_dict(source, **kwargs)
+        check_config(config_dict, str(file))  # again: transformers has its own infinities
+        return _to_fields(config_dict), kwargs
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> "LVTFFConfig":
-        """The configuration of a `config.json` of either library."""
-        if "architecture" in config_dict:
-            config_dict = _from_timm(config_dict)
-        return super().from_dict(config_dict, **kwargs)
+        """The configuration of a `config.json` of either library.
+
+        Raises:
+            ValueError: one that no model of ours has.
+        """
+        where = _place(kwargs)
+        if "architecture" not in config_dict:
+            config_dict = {"model_type": cls.model_type} | config_dict
+        check_config(config_dict, str(where))
+        fields = _to_fields(config_dict)
+        for name in fields:
+            if (
+                name not in cls.__dataclass_fields__
+                and name not in _PROPERTIES
+                and hasattr(cls, name)
+            ):
+                raise ValueError(f"{where}: {name} is no key of a configuration: leave it out.")
+        try:
+            found = super().from_dict(fields, **kwargs)
+        except (AttributeError, LookupError, TypeError, OverflowError) as error:
+            # Of keys that transformers alone knows.
+            raise ValueError(f"{where} is no configuration: {error}") from error
+        config = found[0] if isinstance(found, tuple) else found
+        if "pretrained_cfg" in fields:  # what the variant says comes from there
+            usual = config._variant_cfg()
+            told = config.pretrained_cfg or {}
+            told = {k: v for k, v in told.items() if v != _as_json(usual.get(k))}
+            config.pretrained_cfg = told or None
+        config.validate()
+        return found
+
+    @classmethod
+    def from_json_file(cls, json_file: str | os.PathLike) -> "LVTFFConfig":
+        """The configuration of a JSON file, as `to_json_file` writes it."""
+        fields = read_object(json_file)
+        check_config(fields, str(json_file))
+        return cls.from_dict(fields)
 
 
 class TimmFolderConfig(TimmWrapperConfig):
@@ -240,5 +358,11 @@ class TimmFolderConfig(TimmWrapperConfig):
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> PreTrainedConfig:
         """`LVTFFConfig` for our architectures, `TimmWrapperConfig` for the rest."""
-        ours = config_dict.get("architecture") in VARIANTS
-        return (LVTFFConfig if ours else TimmWrapperConfig).from_dict(config_dict, **kwargs)
+        name = config_dict.get("architecture")
+        ours = not isinstance(name, str) or name in VARIANTS  # ours says what is wrong with it
+        if ours:
+            return LVTFFConfig.from_dict(config_dict, **kwargs)
+        try:
+            return TimmWrapperConfig.from_dict(config_dict, **kwargs)
+        except StrictDataclassError as error:
+            raise ValueError(f"{_place(kwargs)}: {error}") from error

@@ -1,5 +1,6 @@
 """The transformers video processor: our reader, our sampling, our preprocessing."""
 
+import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,14 @@ from lvt_ff.data.transforms import (
     normalize_clip,
     resize_to_cover,
 )
-from lvt_ff.hf.configuration_lvt_ff import LVTFFConfig
+from lvt_ff.hf.configuration_lvt_ff import LVTFFConfig, find_file
+from lvt_ff.schema import check_processor
 from lvt_ff.timm_models import with_tag
+from lvt_ff.utils.json_files import read_object
 
 __all__ = ["LVTFFVideoProcessor"]
+
+FILE = "video_preprocessor_config.json"
 
 
 class LVTFFVideoKwargs(VideosKwargs, total=False):
@@ -61,6 +66,30 @@ class LVTFFVideoProcessor(BaseVideoProcessor):
     sampling_stride = 4
     valid_kwargs = LVTFFVideoKwargs
     model_input_names = ["pixel_values_videos"]
+
+    def __init__(self, **kwargs: Any):
+        super().__init__(**kwargs)
+        check_processor(self.to_dict(), type(self).__name__)
+
+    @classmethod
+    def get_video_processor_dict(
+        cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The values in the file of a folder or repository.
+
+        Raises:
+            ValueError: a file that holds no processor of ours.
+        """
+        source = pretrained_model_name_or_path
+        file = Path(source) if os.path.isfile(source) else find_file(source, FILE, kwargs)
+        if file is not None:
+            values = read_object(file)
+            for name in values.keys() - cls.valid_kwargs.__annotations__.keys():
+                if hasattr(cls, name):  # it would take a method's place
+                    raise ValueError(f"{file}: {name} is no key of a processor: leave it out.")
+            usual = {name: getattr(cls, name) for name in ("size", "crop_size")}
+            check_processor(usual | values, str(file))
+        return super().get_video_processor_dict(source, **kwargs)
 
     @classmethod
     def from_config(cls, config: LVTFFConfig, **options: Any) -> "LVTFFVideoProcessor":
