@@ -6,10 +6,14 @@ model is behind a name from the authors' recipes (mean and std 0.5).
 
 import logging
 from collections.abc import Iterable
+from dataclasses import fields
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from timm.models import (
+    PretrainedCfg,
     build_model_with_cfg,
     generate_default_cfgs,
     get_pretrained_cfg,
@@ -22,8 +26,24 @@ from torch import Tensor
 
 from lvt_ff.layers import FramePatchEmbed, resample_embeddings
 from lvt_ff.model import LinearVideoTransformer
+from lvt_ff.schema import DEFAULTS, check_config, check_options, timm_options
+from lvt_ff.utils.hub_cache import fetch
+from lvt_ff.utils.json_files import read_object
+from lvt_ff.utils.weight_files import files_in, find_weights, read_checkpoint
 from lvt_ff.variants import VARIANTS
-from lvt_ff.weights import STEM, layout_of, log_report, read_pieces, unwrap, vit_to_video
+from lvt_ff.weights import (
+    HEAD,
+    STEM,
+    check_finite,
+    check_weights,
+    expected_weights,
+    layout_of,
+    log_report,
+    plain_names,
+    read_pieces,
+    unwrap,
+    vit_to_video,
+)
 
 __all__ = ["SOURCES", "checkpoint_filter_fn", "image_datasets", "load_source", "with_tag"]
 
@@ -107,6 +127,9 @@ default_cfgs = generate_default_cfgs(
 )
 
 
+_PLACE = "The checkpoint"  # timm does not tell its name
+
+
 def checkpoint_filter_fn(
     state_dict: dict[str, Tensor], model: LinearVideoTransformer, temporal_init: str = "zero"
 ) -> dict[str, Tensor]:
@@ -114,26 +137,38 @@ def checkpoint_filter_fn(
 
     What was resampled, or the report of a conversion (kept as `model.pretrained_report`), is
     logged.
+
+    Raises:
+        ValueError: weights of another kind or size, not all of them, or more than them.
     """
     state_dict = unwrap(state_dict)
+    if any(name.removeprefix("model.") == "temp_embed" for name in state_dict):  # ours
+        names = plain_names(state_dict, _PLACE)
+        state_dict = {names[name]: tensor for name, tensor in state_dict.items()}
+    check_finite(state_dict, _PLACE)
     layout = layout_of(state_dict)
     if layout != "lvt_ff":
         weights, report = vit_to_video(state_dict, model, temporal_init)
+        check_weights(weights, model.state_dict(), _PLACE, (STEM,))
         model.pretrained_report = report
         log_report(report)
         if report.target[STEM] == "resampled":
             # timm adapts the channels itself, and warns of what is adapted already.
             weights[STEM] = read_pieces(state_dict, layout)[STEM].tensor
         return weights
-    missing = sorted(set(model.state_dict()) - set(state_dict) - {"head.fc.weight", "head.fc.bias"})
-    if missing:  # timm itself would go on with random values where the number of classes differs
+    cfg = model.pretrained_cfg  # of the file, where a folder says so
+    old_grid = FramePatchEmbed.token_grid(cfg["input_size"][1:], model.patch_embed.proj)
+    try:
+        state_dict, changes = resample_embeddings(state_dict, model, old_grid)
+    except (IndexError, RuntimeError, ZeroDivisionError) as error:
         raise ValueError(
-            f"The weights lack {len(missing)} tensors of the model, such as {missing[0]}: give the "
-            "options that they were trained with."
-        )
-    old_size = model.pretrained_cfg["input_size"][1:]  # of the file, where a folder says so
-    old_grid = FramePatchEmbed.token_grid(old_size, model.patch_embed.proj)
-    state_dict, changes = resample_embeddings(state_dict, model, old_grid)
+            f"{_PLACE}: temp_embed and pos_embed must be (1, T, 1, D) and (1, N, D): {error}"
+        ) from error
+    free = HEAD if model.num_classes != cfg.get("num_classes") else ()
+    if model.in_chans != cfg["input_size"][0]:
+        free = (*free, STEM)  # timm adapts it
+    # timm itself would go on with random values where the number of classes differs.
+    check_weights(state_dict, model.state_dict(), _PLACE, free)
     for change in changes:
         _logger.warning("Resampled %s.", change)
     return state_dict
@@ -175,6 +210,25 @@ def load_source(
 def _create(
     variant: str, pretrained: bool, out_indices: int | tuple[int, ...] = 3, **kwargs: Any
 ) -> LinearVideoTransformer:
+    cfg = kwargs.get("pretrained_cfg")
+    if not isinstance(cfg, dict) or cfg.get("source") not in ("local-dir", "hf-hub"):
+        return _built(variant, pretrained, out_indices, kwargs)
+    weights = _read_folder(variant, pretrained, kwargs)
+    if weights:  # in shards, which timm does not read: it takes them from memory
+        kwargs["pretrained_cfg"] = cfg | dict(source="", state_dict=weights)
+    try:
+        model = _built(variant, pretrained, out_indices, kwargs)
+    except (ValueError, RuntimeError, SafetensorError, LookupError, AttributeError) as error:
+        place = cfg.get("file") or cfg["hf_hub_id"]
+        raise ValueError(f"{place} cannot be loaded: {error}") from error
+    model.pretrained_cfg.pop("state_dict", None)
+    model.pretrained_cfg["source"] = cfg["source"]
+    return model
+
+
+def _built(
+    variant: str, pretrained: bool, out_indices: int | tuple[int, ...], kwargs: dict[str, Any]
+) -> LinearVideoTransformer:
     return build_model_with_cfg(
         LinearVideoTransformer,
         variant,
@@ -183,6 +237,52 @@ def _create(
         feature_cfg=dict(out_indices=out_indices, feature_cls="getter"),
         **{**VARIANTS[variant], **kwargs},
     )
+
+
+def _read_folder(
+    variant: str, pretrained: bool, kwargs: dict[str, Any]
+) -> dict[str, Tensor] | None:
+    """Look at the files of a folder or repository before anything is built of them.
+
+    Args:
+        variant: that `config.json` names.
+        pretrained: whether weights are wanted.
+        kwargs: of timm's builder: with the model's arguments, `pretrained_cfg` and `cache_dir`.
+
+    Returns:
+        The weights, where they are in shards; else None.
+
+    Raises:
+        ValueError: a damaged file, or files that do not belong together.
+    """
+    cfg = kwargs["pretrained_cfg"]
+    if cfg["source"] == "local-dir":
+        find = files_in(Path(cfg["file"]))
+    else:
+        repository, _, revision = cfg["hf_hub_id"].partition("@")
+        find = partial(
+            fetch, repository, revision=revision or None, cache_dir=kwargs.get("cache_dir")
+        )
+    place = find("config.json")
+    config = read_object(place)
+    check_config(config, str(place))
+    known = {field.name for field in fields(PretrainedCfg)}
+    if odd := sorted(cfg.keys() - known):
+        raise ValueError(f"{place}: pretrained_cfg.{odd[0]} is no key that timm knows.")
+    options = VARIANTS[variant] | {name: kwargs[name] for name in DEFAULTS if name in kwargs}
+    check_options(options, str(place))
+    if not pretrained:
+        return None
+    files = find_weights(find)
+    if files is None:
+        if old := find("pytorch_model.bin"):
+            read_checkpoint(old)
+        return None
+    stored = {**DEFAULTS, **timm_options(config), "num_classes": config.get("num_classes", 0)}
+    names = plain_names(files.tensors, str(files.source))
+    found = {names[name]: tensor for name, tensor in files.tensors.items()}
+    check_weights(found, expected_weights(stored, str(place)), str(files.source))
+    return files.read() if files.source.suffix == ".json" else None
 
 
 @register_model

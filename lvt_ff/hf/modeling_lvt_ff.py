@@ -12,30 +12,46 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling, ImageClassifierOutput
-from transformers.utils import cached_file, can_return_tuple, logging
+from transformers.utils import can_return_tuple, logging
 
-from lvt_ff.hf.configuration_lvt_ff import REMOTE_CODE, REMOTE_FILE, LVTFFConfig, kept_cfg
+from lvt_ff.hf.configuration_lvt_ff import (
+    HUB_OPTIONS,
+    REMOTE_CODE,
+    REMOTE_FILE,
+    LVTFFConfig,
+    find_file,
+    kept_cfg,
+)
 from lvt_ff.model import LinearVideoTransformer, init_weights
 from lvt_ff.timm_models import load_source, with_tag
 from lvt_ff.utils.atomic_io import let_umask_decide
+from lvt_ff.utils.json_files import read_object
 from lvt_ff.utils.validation import suggest
-from lvt_ff.weights import ConversionReport
+from lvt_ff.utils.weight_files import INDEX, WEIGHTS, files_in, find_weights, read_checkpoint
+from lvt_ff.weights import (
+    ConversionReport,
+    check_finite,
+    check_weights,
+    expected_weights,
+    plain_names,
+)
 
-__all__ = ["LVTFFForVideoClassification", "LVTFFModel", "LVTFFPreTrainedModel"]
+try:
+    from transformers.utils.hub import resolve_revision
+except ImportError:  # older than 5.23
+    resolve_revision = None
+
+__all__ = [
+    "LVTFFForVideoClassification",
+    "LVTFFModel",
+    "LVTFFPreTrainedModel",
+    "check_folder",
+]
 
 logger = logging.get_logger(__name__)
 
 _PREFIX = "model."
 _LABEL_FIELDS = ("num_labels", "id2label", "label2id", "problem_type")
-_HUB_OPTIONS = (
-    "cache_dir",
-    "force_download",
-    "local_files_only",
-    "proxies",
-    "revision",
-    "subfolder",
-    "token",
-)
 
 
 # What other models of transformers take, and why it means nothing here.
@@ -165,12 +181,20 @@ class LVTFFPreTrainedModel(PreTrainedModel):
         config: LVTFFConfig | None = None,
         **kwargs: Any,
     ) -> "LVTFFPreTrainedModel":
-        """As in transformers; another `num_frames` or `img_size` resamples, with a warning."""
-        hub_options = {name: kwargs[name] for name in _HUB_OPTIONS if name in kwargs}
-        wanted = {}
-        if _has_config(pretrained_model_name_or_path, hub_options):
-            stored = LVTFFConfig.from_pretrained(pretrained_model_name_or_path, **hub_options)
-            config = copy.deepcopy(config)
+        """As in transformers; another `num_frames` or `img_size` resamples, with a warning.
+
+        Raises:
+            ValueError: a folder whose files are damaged, or do not belong together. A classifier of
+                another size takes `num_labels` and `ignore_mismatched_sizes=True`.
+        """
+        source, wanted = pretrained_model_name_or_path, {}
+        config = copy.deepcopy(config)
+        _pin_revision(source, kwargs)
+        if find_file(source, "config.json", kwargs) is not None:
+            options = {name: kwargs[name] for name in HUB_OPTIONS if name in kwargs}
+            stored = LVTFFConfig.from_pretrained(source, **options)
+            if isinstance(config, str | os.PathLike):
+                config = LVTFFConfig.from_pretrained(config)
             for name, alias in (("num_frames", None), ("img_size", "image_size")):
                 value = kwargs.pop(name, kwargs.pop(alias, None))
                 if value is None:
@@ -179,11 +203,20 @@ class LVTFFPreTrainedModel(PreTrainedModel):
                     wanted[name] = value
                     if config is not None:
                         setattr(config, name, getattr(stored, name))
-        loaded = super().from_pretrained(
-            pretrained_model_name_or_path, *model_args, config=config, **kwargs
-        )
+            built = config or LVTFFConfig.from_pretrained(source, **options, **_fields_in(kwargs))
+            _check_files(source, stored, built, kwargs)
+        adapter = find_file(source, "adapter_config.json", kwargs, needed=False)
+        if adapter is not None:
+            read_object(adapter)
+        try:
+            loaded = super().from_pretrained(source, *model_args, config=config, **kwargs)
+        except (AttributeError, LookupError, TypeError) as error:
+            if adapter is None:
+                raise
+            raise ValueError(f"{adapter} is no adapter that peft can load: {error}") from error
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        check_finite(model.state_dict(), str(source))
         if wanted:
-            model = loaded[0] if isinstance(loaded, tuple) else loaded
             model.set_clip_size(**wanted)
         return loaded
 
@@ -250,11 +283,72 @@ class LVTFFPreTrainedModel(PreTrainedModel):
         return changes
 
 
-def _has_config(source: str | os.PathLike | None, hub_options: dict[str, Any]) -> bool:
-    if source is None:
-        return False
-    quiet = dict(_raise_exceptions_for_missing_entries=False)
-    return cached_file(source, "config.json", **quiet, **hub_options) is not None
+def _pin_revision(source: str | os.PathLike | None, kwargs: dict[str, Any]) -> None:
+    """All files of one call come from one commit, though a branch may move in between."""
+    if resolve_revision is not None:
+        known = ("revision", "token", "local_files_only", "cache_dir")
+        options = {name: kwargs[name] for name in known if name in kwargs}
+        if revision := resolve_revision(source, **options):
+            kwargs["revision"] = revision
+
+
+def _fields_in(kwargs: dict[str, Any]) -> dict[str, Any]:
+    known = {*LVTFFConfig.__dataclass_fields__, *LVTFFConfig.attribute_map, "num_labels"}
+    return {name: value for name, value in kwargs.items() if name in known and name != "dtype"}
+
+
+def check_folder(folder: Path) -> None:
+    """Raise ValueError where the files of a model folder are damaged or do not belong together."""
+    stored = LVTFFConfig.from_pretrained(folder)
+    if files_in(folder)(WEIGHTS) is None and files_in(folder)(INDEX) is None:
+        raise ValueError(f"{folder} is not whole: it has no {WEIGHTS}, nor {INDEX}.")
+    _check_files(folder, stored, stored, {})
+
+
+def _check_files(
+    source: str | os.PathLike, stored: LVTFFConfig, built: LVTFFConfig, kwargs: dict[str, Any]
+) -> None:
+    """Raise ValueError where the weights of a folder are not those that a model takes from it.
+
+    Args:
+        source: folder or repository.
+        stored: its configuration.
+        built: that of the model to be built, which may have another number of classes.
+        kwargs: of from_pretrained.
+    """
+    if kwargs.get("gguf_file") or getattr(stored, "quantization_config", None):
+        return  # other names and numbers, which transformers checks
+    variant = kwargs.get("variant")
+    files = None
+    if kwargs.get("use_safetensors") is not False:
+        files = find_weights(lambda name: find_file(source, name, kwargs), variant)
+    if files is not None:
+        found, place = files.tensors, files.source
+    else:
+        if shards := find_file(source, "pytorch_model.bin.index.json", kwargs):
+            raise ValueError(f"{shards}: weights in several files must be safetensors.")
+        place = find_file(source, "pytorch_model.bin", kwargs)
+        if place is None:
+            return  # transformers says what it looked for
+        found = read_checkpoint(place)
+        if odd := [name for name, value in found.items() if not isinstance(value, Tensor)]:
+            raise ValueError(
+                f"{place} must hold tensors by name, got something else as {odd[0]!r}."
+            )
+    names = plain_names(found, str(place))
+    known = [name for name, plain in names.items() if name in (plain, _PREFIX + plain)]
+    if len(known) < len(found):
+        odd = min(set(names) - set(known))
+        raise ValueError(f"{place}: names must be as {names[odd]!r}, got {odd!r}.")
+    found = {plain: found[name] for name, plain in names.items()}
+    options = dict(built.core_kwargs(), num_classes=stored.num_stored_classes)
+    check_weights(found, expected_weights(options, str(source)), str(place))
+    classes = stored.num_stored_classes, built.num_labels
+    if 0 < classes[0] != classes[1] and not kwargs.get("ignore_mismatched_sizes"):
+        raise ValueError(
+            f"{place} has a classifier of {classes[0]} classes, expected {classes[1]}: pass "
+            "ignore_mismatched_sizes=True for a new one."
+        )
 
 
 def _add_prefix(module: LVTFFPreTrainedModel, state_dict: dict, prefix: str, *_: Any) -> None:
