@@ -46,8 +46,8 @@ class Fault:
     """What to do with requests whose "METHOD /path" matches, `times` times after `skip` of them.
 
     kind: "500", "drop" (cut the connection in the middle of the answer), "lost" (do what was asked,
-    then cut the connection), "slow" (wait a second), "corrupt" (send other bytes), or a status as
-    "403" with `message`.
+    then cut the connection), "slow" (wait a second), "corrupt" (send other bytes), "answer" (200
+    with `message` as JSON), "redirect" (to `message`), or a status as "403" with `message`.
     """
 
     kind: str
@@ -118,6 +118,12 @@ class Handler(BaseHTTPRequestHandler):
                 return
         elif fault and fault.kind in ("corrupt", "lost"):
             self.fault = fault
+        elif fault and fault.kind == "answer":
+            self.answer(200, fault.message.encode(), Content_Type="application/json")
+            return
+        elif fault and fault.kind == "redirect":
+            self.answer(302, Location=fault.message)
+            return
         elif fault:
             self.fail(int(fault.kind), message=fault.message)
             return
@@ -306,9 +312,9 @@ class Handler(BaseHTTPRequestHandler):
         size = size_of(content)
         start = int((re.match(r"bytes=(\d+)-", self.headers.get("Range", "")) or "00")[1])
         self.send_response(206 if start else 200)
-        # Hashes of large test files are told by name and size: they are slow to compute.
-        large = isinstance(content, Path)
-        tag = git_oid(f"{content}{size}".encode()) if large else git_oid(content)
+        # Large test files are told by name and size, which is no hash: those are slow to compute.
+        large = isinstance(content, Path) and size > 10_000_000
+        tag = f"large-{git_oid(f'{content}{size}'.encode())}" if large else git_oid(content)
         if mode_of(name) == "lfs" and not large:
             tag = sha256(content)
             self.send_header("X-Linked-Etag", f'"{tag}"')

@@ -68,8 +68,11 @@ def _copied_model(name: str, folder: Path) -> str:
         return repr(name)
     place = folder / f"{len(list(folder.glob('*')))}" / Path(name).resolve().name
     place.mkdir(parents=True)
-    for file in pushed_files(Path(name)):
-        shutil.copy(file, place)
+    for file, content in pushed_files(Path(name)).items():
+        if isinstance(content, bytes):
+            (place / file).write_bytes(content)
+        else:
+            shutil.copy(content, place / file)
     return f"str(HERE / {place.relative_to(folder.parent).as_posix()!r})"
 
 

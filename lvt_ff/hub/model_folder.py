@@ -10,15 +10,21 @@ from typing import Any
 
 import torch
 from huggingface_hub import ModelCard
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from timm.models import get_pretrained_cfg, split_model_name_tag
 
 from lvt_ff.hf import LVTFFConfig, LVTFFForVideoClassification, LVTFFVideoProcessor
 from lvt_ff.hf.modeling_lvt_ff import LVTFFPreTrainedModel
-from lvt_ff.hub.resolve import local_folder
+from lvt_ff.hf.video_processing_lvt_ff import FILE as PROCESSOR_FILE
+from lvt_ff.hub.local_paths import local_paths, without_paths
+from lvt_ff.hub.resolve import adapter_problem, local_folder, origin
+from lvt_ff.hub.retry import TRANSIENT
 from lvt_ff.timm_models import SOURCES, with_tag
 from lvt_ff.utils.atomic_io import atomic_files
+from lvt_ff.utils.json_files import read_object
 from lvt_ff.utils.validation import suggest
+from lvt_ff.utils.weight_files import files_in
 from lvt_ff.variants import VARIANTS
 
 __all__ = [
@@ -29,6 +35,8 @@ __all__ = [
     "write_model_folder",
 ]
 
+CONVERSION = "conversion.json"
+
 
 _LOADING = logging.getLogger("transformers.modeling_utils")
 
@@ -38,9 +46,12 @@ def _folder_problem(folder: Path) -> str | None:
         return f"{folder} is a variant, not trained on videos: fine-tune it, then give that folder"
     if not folder.is_dir():
         return f"{folder} is not a folder: give one written by fine-tuning or save_pretrained"
+    if problem := adapter_problem(folder):
+        return problem
     if not (folder / "config.json").is_file():
         return (
-            f"{folder} has no config.json: give a folder written by fine-tuning or save_pretrained"
+            f"{origin(folder)} has no config.json: give a folder written by fine-tuning or "
+            "save_pretrained"
         )
     return None
 
@@ -59,35 +70,38 @@ def load_folder(
     Raises:
         ValueError: not a model folder, or one whose weights are not all there.
     """
-    folder = local_folder(str(folder))
+    folder = local_folder(folder)
     problem = _folder_problem(folder)
     if problem:
         raise ValueError(problem)
     try:
+        if not new_head and not LVTFFConfig.from_pretrained(folder).num_stored_classes:
+            raise ValueError("it was saved without a classifier: fine-tune it first.")
         with _loading_reports_held() as held:
             model, report = LVTFFForVideoClassification.from_pretrained(
-                folder, output_loading_info=True, ignore_mismatched_sizes=True, **overrides
+                folder, output_loading_info=True, ignore_mismatched_sizes=new_head, **overrides
             )
-    except (OSError, SafetensorError, TypeError) as error:
-        raise ValueError(f"{folder} cannot be loaded as an lvt_ff model: {error}") from error
+    except (OSError, SafetensorError, StrictDataclassError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{origin(folder)} cannot be loaded as an lvt_ff model: {error}"
+        ) from error
     renewed = {name for name, *_ in report["mismatched_keys"]} | set(report["missing_keys"])
-    lost = sorted(name for name in renewed if not (new_head and ".head.fc." in name))
-    if lost or not renewed or report["unexpected_keys"]:  # more than the new head that is wanted
+    if not renewed or any(".head.fc." not in name for name in renewed):  # not the new head alone
         for record in held:
             _LOADING.handle(record)
-    if lost:
-        raise ValueError(
-            f"{folder} lacks weights: {len(lost)} tensors such as {lost[0]}. Its config.json and "
-            "model.safetensors do not belong together, or it was saved without a classifier."
-        )
-    if (folder / "video_preprocessor_config.json").is_file():
-        processor = LVTFFVideoProcessor.from_pretrained(folder)
-        processor.num_frames = model.config.num_frames
-        height, width = model.model.img_size
-        if (processor.crop_size["height"], processor.crop_size["width"]) != (height, width):
-            processor = _resized(processor, height, width)
-    else:
-        processor = LVTFFVideoProcessor.from_config(model.config)
+    if files_in(folder)(PROCESSOR_FILE) is None:
+        return model, LVTFFVideoProcessor.from_config(model.config)
+    processor = LVTFFVideoProcessor.from_pretrained(folder)
+    processor.num_frames = model.config.num_frames
+    height, width = model.model.img_size
+    if (processor.crop_size["height"], processor.crop_size["width"]) != (height, width):
+        processor = _resized(processor, height, width)
+    for name in ("image_mean", "image_std"):
+        if len(getattr(processor, name)) not in (1, model.config.in_chans):
+            raise ValueError(
+                f"{folder / PROCESSOR_FILE}: {name} must have a number for each of "
+                f"{model.config.in_chans} channels, got {getattr(processor, name)}."
+            )
     return model, processor
 
 
@@ -136,18 +150,20 @@ def is_variant(name: str) -> bool:
     return True
 
 
-def stored_classes(name_or_folder: str) -> tuple[str, ...] | None:
+def stored_classes(name_or_folder: str | Path) -> tuple[str, ...] | None:
     """The class names of a model folder, in order; None for a variant.
 
     Raises:
         ValueError: neither a variant nor a model folder.
     """
-    if is_variant(name_or_folder):
+    if is_variant(str(name_or_folder)):
         return None
     folder = local_folder(name_or_folder)
     if not folder.exists():
-        known = suggest(name_or_folder, [*VARIANTS])
-        raise ValueError(f"{name_or_folder!r} is neither a variant nor a model folder: {known}")
+        known = suggest(str(name_or_folder), [*VARIANTS])
+        raise ValueError(
+            f"{str(name_or_folder)!r} is neither a variant nor a model folder: {known}"
+        )
     problem = _folder_problem(folder)
     if problem:
         raise ValueError(problem)
@@ -155,7 +171,7 @@ def stored_classes(name_or_folder: str) -> tuple[str, ...] | None:
 
 
 def build_model(
-    name_or_folder: str,
+    name_or_folder: str | Path,
     class_names: Sequence[str],
     pretrained: bool | None = None,
     **overrides: Any,
@@ -175,9 +191,10 @@ def build_model(
     """
     labels = dict(enumerate(class_names))
     LVTFFConfig.check_fields(overrides)
-    stored = stored_classes(name_or_folder)
-    if stored is None:
-        return _build_variant(name_or_folder, pretrained, id2label=labels, **overrides)
+    if is_variant(str(name_or_folder)):
+        return _build_variant(str(name_or_folder), pretrained, id2label=labels, **overrides)
+    folder = local_folder(name_or_folder)
+    stored = stored_classes(folder)
     if pretrained is False:
         raise ValueError(
             f"--pretrained false takes a variant, got the model folder {name_or_folder}, whose "
@@ -186,17 +203,16 @@ def build_model(
     same = stored == tuple(class_names)
     if not same:
         overrides["id2label"] = labels
-    model, processor = load_folder(
-        name_or_folder, new_head=not same, dtype=torch.float32, **overrides
-    )
+    model, processor = load_folder(folder, new_head=not same, dtype=torch.float32, **overrides)
     model.config.id2label = labels
     model.config.label2id = {name: index for index, name in labels.items()}
     if not same:
         model.model.reset_classifier(len(labels))
     head = "its classifier" if same else f"a new classifier for {len(labels)} classes"
-    record = local_folder(name_or_folder) / "conversion.json"
-    source = f" (from {json.loads(record.read_text())['origin']})" if record.is_file() else ""
-    return model, processor, f"weights of {name_or_folder}{source} with {head}"
+    record = files_in(folder)(CONVERSION)
+    told = read_object(record).get("origin") if record else None
+    source = f" (from {told})" if isinstance(told, str) else ""
+    return model, processor, f"weights of {origin(folder)}{source} with {head}"
 
 
 def _build_variant(
@@ -214,7 +230,7 @@ def _build_variant(
         name = with_tag(name)
         try:
             model = LVTFFForVideoClassification.from_timm(name, **fields)
-        except OSError as error:
+        except (OSError, *TRANSIENT) as error:
             raise OSError(
                 f"The weights of {name} cannot be fetched from the Hub: {error} (--pretrained "
                 "false starts from random weights.)"
@@ -239,6 +255,8 @@ def write_model_folder(
 ) -> None:
     """Write a finished model folder; `config.json` comes last: a half-written one loads nowhere.
 
+    Cards and results are made to be shown: paths of this machine stay out of them.
+
     Args:
         folder: may hold other files, which stay.
         model, processor, card: saved as transformers and the Hub expect them.
@@ -248,8 +266,11 @@ def write_model_folder(
     with atomic_files(folder, last="config.json") as new:
         model.save_pretrained(new)
         processor.save_pretrained(new)
-        card.save(new / "README.md")
+        paths = local_paths(records)
+        ModelCard(without_paths(str(card), paths)).save(new / "README.md")
         for name, record in records.items():
-            (new / name).write_text(json.dumps(record, indent=2) + "\n")
+            if name != CONVERSION:  # whose source people look for; pushing takes the path out
+                record = without_paths(record, paths)
+            (new / name).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         for picture in pictures:
             shutil.move(picture, new / picture.name)

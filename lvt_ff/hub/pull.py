@@ -1,13 +1,13 @@
 """Pull a model folder from the Hub: it appears under its name only when it is whole."""
 
-import hashlib
+import fnmatch
 import re
 import shutil
 from pathlib import Path
 
-from huggingface_hub import HfApi, ModelInfo, snapshot_download
+from huggingface_hub import HfApi, snapshot_download
 
-from lvt_ff.hub.resolve import model_files, split_revision
+from lvt_ff.hub.resolve import has_digest, model_files, split_revision
 from lvt_ff.hub.retry import with_retries
 from lvt_ff.utils.command_line import command
 from lvt_ff.utils.errors import Failure, usage
@@ -34,35 +34,48 @@ def pull(repository: str, folder: Path | None = None) -> Path:
         if folder.exists():
             raise ValueError(f"{folder} exists already: give another folder.")
         check_output_folder(folder, "folder")
-    info = with_retries(
-        lambda: HfApi().model_info(name, revision=revision, files_metadata=True), name, revision
-    )
-    files = model_files([file.rfilename for file in info.siblings])
+    sha, listed = with_retries(lambda: _listed(name, revision), name, revision)
+    files = model_files(list(listed))
     with usage():
-        _check_pulled(repository, files, [file.rfilename for file in info.siblings])
-    needed = sum(file.size for file in info.siblings if file.rfilename in files)
+        _check_pulled(repository, files, list(listed))
+    needed = sum(listed[file][0] or 0 for file in files)
     parent = folder.absolute().parent
     free = shutil.disk_usage(parent).free
     if free < needed + 10_000_000:
         raise Failure(f"{repository} needs {needed:,} bytes, {parent} has {free:,} free.")
     partial = folder.with_name(f".{folder.name}.partial")  # kept: a second try goes on with it
+    if partial.is_symlink():
+        raise Failure(f"{partial} is a link: delete it, files would be written where it leads.")
     with_retries(
-        lambda: snapshot_download(name, revision=info.sha, local_dir=partial, allow_patterns=files),
+        lambda: snapshot_download(name, revision=sha, local_dir=partial, allow_patterns=files),
         name,
         revision,
     )
-    _verify(partial, info, files)
+    for file in files:
+        _verify(partial, file, *listed[file])
     shutil.rmtree(partial / ".cache", ignore_errors=True)
     partial.rename(folder)
-    print(f"pulled {len(files)} files, {needed:,} bytes, at {info.sha} to {folder}")
+    size = sum((folder / file).stat().st_size for file in files)
+    print(f"pulled {len(files)} files, {size:,} bytes, at {sha} to {folder}")
     return folder
+
+
+def _listed(name: str, revision: str | None) -> tuple[str, dict[str, tuple[int | None, str]]]:
+    """The commit of a revision; size (None where the Hub does not say) and hash of its files."""
+    info = HfApi().model_info(name, revision=revision, files_metadata=True)
+    if not info.sha or info.siblings is None:
+        raise ValueError(f"a commit and its files were expected, got {info.sha}, {info.siblings}")
+    return info.sha, {
+        file.rfilename: (file.size, (file.lfs.sha256 if file.lfs else file.blob_id) or "")
+        for file in info.siblings
+    }
 
 
 def _check_pulled(repository: str, files: list[str], all_files: list[str]) -> None:
     if "config.json" not in files:
         raise ValueError(f"{repository} holds no config.json: it is not a model's repository.")
-    if not model_files(files, ("*.safetensors",)):
-        pickles = model_files(all_files, _PICKLES)
+    if not any(name.endswith(".safetensors") for name in files):
+        pickles = [name for name in all_files if any(fnmatch.fnmatch(name, p) for p in _PICKLES)]
         raise ValueError(
             f"{repository} holds no safetensors weights"
             + (
@@ -73,18 +86,9 @@ def _check_pulled(repository: str, files: list[str], all_files: list[str]) -> No
         )
 
 
-def _verify(folder: Path, info: ModelInfo, files: list[str]) -> None:
-    for entry in info.siblings:
-        if entry.rfilename not in files:
-            continue
-        file = folder / entry.rfilename
-        if entry.lfs:
-            expected, digest = entry.lfs.sha256, hashlib.sha256()
-        else:
-            expected, digest = entry.blob_id, hashlib.sha1(b"blob %d\0" % file.stat().st_size)
-        with open(file, "rb") as handle:
-            while block := handle.read(1 << 20):
-                digest.update(block)
-        if file.stat().st_size != entry.size or (expected and digest.hexdigest() != expected):
-            shutil.rmtree(folder)
-            raise Failure(f"{entry.rfilename} arrived damaged (wrong size or hash): pull again.")
+def _verify(folder: Path, name: str, size: int | None, digest: str) -> None:
+    file = folder / name
+    right_size = size is None or file.stat().st_size == size
+    if not right_size or not has_digest(file, digest):
+        shutil.rmtree(folder)
+        raise Failure(f"{name} arrived damaged (wrong size or hash): pull again.")

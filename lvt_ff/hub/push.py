@@ -1,32 +1,23 @@
-"""Model folders on the Hub: push one as a single commit, pull one whole, use one by name.
+"""Model folders on the Hub: push one as a single commit."""
 
-Source: huggingface_hub's `create_commit` (weights and config become visible together or not at all)
-and its cache.
-"""
-
+import json
 import re
 from pathlib import Path
 
-from huggingface_hub import (
-    CommitOperationAdd,
-    CommitOperationDelete,
-    HfApi,
-)
-from safetensors import SafetensorError, safe_open
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
-from lvt_ff.hf import LVTFFConfig
+from lvt_ff.hf.modeling_lvt_ff import check_folder
+from lvt_ff.hub.local_paths import local_paths, without_paths
 from lvt_ff.hub.model_card import CARD_REPOSITORY
-from lvt_ff.hub.resolve import model_files
+from lvt_ff.hub.resolve import adapter_problem, model_files
 from lvt_ff.hub.retry import with_retries
-from lvt_ff.model import LinearVideoTransformer
 from lvt_ff.utils.command_line import command
 from lvt_ff.utils.errors import Failure, usage
+from lvt_ff.utils.json_files import read_object
 
-__all__ = [
-    "check_login",
-    "push",
-    "pushed_files",
-]
+__all__ = ["check_login", "push", "pushed_files"]
+
+_CARD, _RECORDS = "README.md", ("results.json", "conversion.json")
 
 
 @command()
@@ -41,8 +32,6 @@ def push(
 ) -> str | None:
     """Push a model folder to the Hub as one commit; a folder that is there already makes none.
 
-    Weights that transformers wrote in shards (beyond 50 GB) load in transformers, not in timm.
-
     Args:
         folder: Model folder, as fine-tuning, converting or save_pretrained writes it.
         repository: ORG/NAME; made where it is not there.
@@ -56,10 +45,16 @@ def push(
         if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
             raise ValueError(f"Give the repository as ORG/NAME, got {repository!r}.")
         files = pushed_files(Path(folder))
-    total = sum(file.stat().st_size for file in files)
+    if isinstance(files.get(_CARD), bytes):
+        files[_CARD] = files[_CARD].replace(CARD_REPOSITORY.encode(), repository.encode())
+    sizes = {
+        name: len(content) if isinstance(content, bytes) else content.stat().st_size
+        for name, content in files.items()
+    }
     if dry_run:
-        for file in files:
-            print(f"{file.stat().st_size:>14,}  {file.name}")
+        for name, size in sizes.items():
+            print(f"{size:>14,}  {name}")
+        total = sum(sizes.values())
         print(f"{total:>14,}  bytes in {len(files)} files would go to {repository}")
         return None
     api = HfApi()
@@ -70,11 +65,13 @@ def push(
             api.create_branch(repository, branch=revision, exist_ok=True)
         before = api.model_info(repository, revision=revision)
         there = model_files([file.rfilename for file in before.siblings or []])
-        gone = sorted(set(there) - {file.name for file in files})
+        # Not upload_folder: it picks files by patterns from a folder, follows links there, and
+        # sends cards and records as they are. Here these files go, in these words, and what is
+        # stale goes away, in one commit: weights and config become visible together or not at all.
         sha = api.create_commit(
             repository,
-            [CommitOperationAdd(file.name, _content(file, repository)) for file in files]
-            + [CommitOperationDelete(name) for name in gone],
+            [CommitOperationAdd(name, content) for name, content in files.items()]
+            + [CommitOperationDelete(name) for name in sorted(set(there) - set(files))],
             commit_message=message,
             revision=revision,
         ).oid
@@ -93,42 +90,47 @@ def check_login(repository: str) -> None:
     with_retries(lambda: HfApi().whoami(), repository, None)
 
 
-def pushed_files(folder: Path) -> list[Path]:
-    """The files of a model folder that belong on the Hub, after a look at the weights."""
+def pushed_files(folder: Path) -> dict[str, Path | bytes]:
+    """What of a model folder belongs on the Hub, after a look at it: by name, in order.
+
+    That is what writers of model folders write. Cards and records go without the paths of this
+    machine, whoever wrote them.
+
+    Returns:
+        A file's place, or its content where it is another one than the file's.
+
+    Raises:
+        ValueError: no whole model, or a file that lies somewhere else.
+    """
+    if problem := adapter_problem(folder):
+        raise ValueError(problem)
     if not (folder / "config.json").is_file():
         raise ValueError(f"{folder} is not a model folder: it has no config.json.")
-    try:
-        config = LVTFFConfig.from_pretrained(folder)
-    except (OSError, TypeError) as error:
-        raise ValueError(f"config.json of {folder} is not a model's of lvt_ff: {error}") from error
-    _check_weights(folder, config)
-    return sorted(folder / name for name in model_files([file.name for file in folder.iterdir()]))
-
-
-def _content(file: Path, repository: str) -> Path | bytes:
-    if file.name != "README.md":
-        return file
-    return file.read_text(encoding="utf-8").replace(CARD_REPOSITORY, repository).encode()
-
-
-def _check_weights(folder: Path, config: LVTFFConfig) -> None:
-    """The headers of the weight files must have every tensor of the model in its shape."""
-    num_classes = 0 if config.architectures == ["LVTFFModel"] else config.num_labels
-    model = LinearVideoTransformer(num_classes=num_classes, **config.core_kwargs(), device="meta")
-    found: dict[str, tuple[int, ...]] = {}
-    for file in folder.glob("model*.safetensors"):
+    files: dict[str, Path | bytes] = {}
+    for name in sorted(model_files([file.name for file in folder.iterdir()])):
+        file = folder / name
+        if not file.resolve().is_relative_to(folder.resolve()):
+            raise ValueError(
+                f"{file} leads out of its folder, to {file.resolve()}, which is not pushed: put a "
+                "copy in its place, or delete it."
+            )
+        if not file.is_file():
+            raise ValueError(f"{file} must be a file: put one in its place, or delete it.")
+        files[name] = file
+    check_folder(folder)
+    records = {name: read_object(files[name]) for name in _RECORDS if name in files}
+    paths = local_paths(records)
+    for name, record in records.items():
+        if local_paths(record):
+            text = json.dumps(without_paths(record, paths), indent=2) + "\n"
+            files[name] = text.encode()
+    if _CARD in files:
         try:
-            with safe_open(file, "pt") as weights:
-                names = weights.keys()
-                found |= {name: tuple(weights.get_slice(name).get_shape()) for name in names}
-        except SafetensorError as error:
-            raise ValueError(f"{file} is damaged: {error}") from error
-    wrong = [n for n, t in model.state_dict().items() if found.get(n) != tuple(t.shape)]
-    if wrong:
-        raise ValueError(
-            f"{folder} is not whole: {len(wrong)} tensors such as {wrong[0]} are missing from its "
-            "safetensors files, or have another shape than its config.json says."
-        )
+            card = files[_CARD].read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{files[_CARD]} is no text in UTF-8: {error}") from error
+        files[_CARD] = without_paths(card, paths).encode()
+    return files
 
 
 def _tag(api: HfApi, repository: str, tag: str, sha: str) -> None:

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Subset
 from lvt_ff.data import EvalDataset, collate, load_video_list
 from lvt_ff.hf import LVTFFVideoProcessor
 from lvt_ff.hub.model_folder import load_folder
-from lvt_ff.hub.resolve import is_repository
+from lvt_ff.hub.resolve import is_repository, local_folder, origin
 from lvt_ff.training.metrics import class_accuracy, confusion_matrix, topk_accuracy
 from lvt_ff.utils.atomic_io import write_text
 from lvt_ff.utils.command_line import command
@@ -163,7 +163,8 @@ def evaluate(
     with usage():
         if is_repository(str(model)) and output_dir is None:
             raise ValueError(f"{model} lies on the Hub: say with --output_dir where results go.")
-        network, processor = load_folder(model)
+        place = local_folder(model)
+        network, processor = load_folder(place)
         folder = Path(output_dir or model)
         check_output_folder(folder, "--output_dir")
         check_rgb(network.config.in_chans)
@@ -187,7 +188,7 @@ def evaluate(
         num_workers=num_workers,
         progress="evaluating",
     )
-    results.update(model=str(model), data=str(data), environment=environment())
+    results.update(model=origin(place), data=str(data), environment=environment())
     results["classes"] = class_accuracy(scores, videos.labels, class_names)
     if accelerator.is_main_process:
         _report(results, folder, scores, videos.labels, class_names)

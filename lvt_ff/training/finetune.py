@@ -29,8 +29,9 @@ from lvt_ff.data import (
 )
 from lvt_ff.hf import LVTFFForVideoClassification, LVTFFVideoProcessor
 from lvt_ff.hub.model_card import model_card
-from lvt_ff.hub.model_folder import build_model, stored_classes, write_model_folder
+from lvt_ff.hub.model_folder import build_model, is_variant, stored_classes, write_model_folder
 from lvt_ff.hub.push import check_login, push
+from lvt_ff.hub.resolve import local_folder
 from lvt_ff.training.batches import MicroBatches
 from lvt_ff.training.checkpoint import last_checkpoint
 from lvt_ff.training.evaluate import evaluate_videos, make_accelerator
@@ -160,8 +161,9 @@ def finetune(
         check_output_folder(options.output_dir, "--output_dir")
         if scale_jitter[0] > scale_jitter[1]:
             raise ValueError(f"--scale_jitter takes the smaller factor first, got {scale_jitter}.")
-        videos, eval_videos = _load_videos(options)
-        network, processor, origin = _build_network(options, videos.class_names)
+        start = model if is_variant(model) else local_folder(model)
+        videos, eval_videos = _load_videos(options, start)
+        network, processor, origin = _build_network(options, start, videos.class_names)
     if push_to_hub:
         check_login(push_to_hub)
     accelerator = _accelerator(options)
@@ -185,10 +187,10 @@ class _Run:
     accelerator: Accelerator
 
 
-def _load_videos(options: SimpleNamespace) -> tuple[VideoList, VideoList | None]:
+def _load_videos(options: SimpleNamespace, start: str | Path) -> tuple[VideoList, VideoList | None]:
     """Videos to train on and to evaluate, with the same classes in the same order."""
     videos = load_video_list(options.train_data)
-    stored = stored_classes(options.model)
+    stored = stored_classes(start)
     if stored not in (None, videos.class_names) and set(stored) == set(videos.class_names):
         videos = load_video_list(options.train_data, stored)  # as in the model's classifier
     if not options.eval_data:
@@ -197,14 +199,14 @@ def _load_videos(options: SimpleNamespace) -> tuple[VideoList, VideoList | None]
 
 
 def _build_network(
-    options: SimpleNamespace, class_names: tuple[str, ...]
+    options: SimpleNamespace, start: str | Path, class_names: tuple[str, ...]
 ) -> tuple[LVTFFForVideoClassification, LVTFFVideoProcessor, str]:
     """The model as it starts, its processor with the run's sampling, and where it comes from."""
     sizes = dict(num_frames=options.num_frames, img_size=options.img_size)
     sizes = {name: value for name, value in sizes.items() if value is not None}
     torch.manual_seed(options.seed)
     network, processor, origin = build_model(
-        options.model, class_names, options.pretrained, **dict(options.model_args or {}, **sizes)
+        start, class_names, options.pretrained, **dict(options.model_args or {}, **sizes)
     )
     check_rgb(network.config.in_chans)
     if not network.config.global_pool:

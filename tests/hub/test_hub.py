@@ -21,7 +21,7 @@ from lvt_ff.cli import main
 from lvt_ff.data.synthetic.writer import write_dataset, write_video
 from lvt_ff.demo import RECIPE
 from lvt_ff.hub import model_folder, retry
-from lvt_ff.hub import push as lvt_ff_hub
+from lvt_ff.hub import pull as lvt_ff_pull
 from lvt_ff.training.finetune import finetune
 
 NAME = "someone/waves"
@@ -391,7 +391,7 @@ def test_folders_that_are_not_whole_are_not_pushed(hub, folder, capsys):
     save_file(weights, folder / "less.safetensors", metadata={"format": "pt"})
     os.replace(folder / "less.safetensors", folder / "model.safetensors")
     assert lvt("push", folder, NAME) == 2
-    assert "is not whole: 1 tensors such as norm.bias" in capsys.readouterr().err
+    assert "lack 1 tensors of the model, such as norm.bias" in capsys.readouterr().err
     (folder / "config.json").unlink()
     assert lvt("push", folder, NAME) == 2
     assert "has no config.json" in capsys.readouterr().err
@@ -404,9 +404,9 @@ def test_damaged_downloads_and_full_disks_are_refused(hub, folder, tmp_path, cap
     assert lvt("pull", NAME, tmp_path / "new") == 1
     assert "model.safetensors arrived damaged" in capsys.readouterr().err
     hub.faults = []
-    usage = lvt_ff_hub.shutil._ntuple_diskusage(100, 90, 10)
+    usage = lvt_ff_pull.shutil._ntuple_diskusage(100, 90, 10)
     with monkeypatch.context() as full:
-        full.setattr(lvt_ff_hub.shutil, "disk_usage", lambda path: usage)
+        full.setattr(lvt_ff_pull.shutil, "disk_usage", lambda path: usage)
         assert lvt("pull", NAME, tmp_path / "new") == 1
     assert "10 free" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
