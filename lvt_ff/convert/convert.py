@@ -1,18 +1,19 @@
 """Convert checkpoints of other models to a model folder, or ours to the authors' layout."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from safetensors.torch import save_file
 from timm.models import split_model_name_tag
-from torch import Tensor
 
 from lvt_ff.convert.load_source import Source, read_source
 from lvt_ff.hf import LVTFFConfig, LVTFFForVideoClassification, LVTFFModel, LVTFFVideoProcessor
 from lvt_ff.hub.model_card import conversion_card
-from lvt_ff.hub.model_folder import is_variant, load_folder, write_model_folder
+from lvt_ff.hub.model_folder import CONVERSION, is_variant, load_folder, write_model_folder
+from lvt_ff.schema import DEFAULTS, check_labels, check_options, check_pretrained_cfg
 from lvt_ff.utils.atomic_io import atomic_file
 from lvt_ff.utils.command_line import command
 from lvt_ff.utils.errors import usage
@@ -21,6 +22,7 @@ from lvt_ff.utils.output import check_output_file, check_output_folder
 from lvt_ff.variants import VARIANTS
 from lvt_ff.weights import (
     authors_to_lvt_ff,
+    check_weights,
     fitting_variants,
     layout_of,
     lvt_ff_to_authors,
@@ -110,7 +112,10 @@ def convert(
             )
         source = read_source(src)
         source.pretrained_cfg |= statistics
-        layout = layout_of(source.state_dict)
+        try:
+            layout = layout_of(source.state_dict)
+        except ValueError as error:
+            raise ValueError(f"{source.origin}: {error}") from error
         if layout == "lvt_ff":
             raise ValueError(f"{src} holds an lvt_ff model already: --to authors converts it back.")
         torch.manual_seed(0)  # of what is fresh: one source gives one folder
@@ -120,9 +125,9 @@ def convert(
                     "The authors' checkpoints tell their own sizes and have their own head and "
                     "temporal attention: leave out --model, --keep_head and --temporal_init."
                 )
-            network, lines, record = _from_authors(source, fields)
+            network, lines, record = _from_tensors(_from_authors, source, fields)
         else:
-            network, lines, record = _from_images(source, model, fields, of_images)
+            network, lines, record = _from_tensors(_from_images, source, model, fields, of_images)
     processor = LVTFFVideoProcessor.from_config(network.config)
     card = conversion_card(
         dst.name,
@@ -131,9 +136,20 @@ def convert(
         network.config,
         trained=network.model.num_classes > 0,
     )
-    write_model_folder(dst, network, processor, card, {"conversion.json": record})
+    write_model_folder(dst, network, processor, card, {CONVERSION: record})
     print("\n".join([f"{source.origin}:", *lines, f"wrote the model folder {dst}"]))
     return record
+
+
+def _from_tensors(make: Callable, source: Source, *options: Any) -> tuple:
+    """What a conversion makes of a source; tensors of any shape may lie under the right names."""
+    try:
+        return make(source, *options)
+    except (AttributeError, LookupError, RuntimeError, TypeError, ZeroDivisionError) as error:
+        raise ValueError(
+            f"{source.origin} cannot be converted: its tensors are not of the shapes that their "
+            f"names promise ({error})."
+        ) from error
 
 
 def _from_images(
@@ -183,11 +199,12 @@ def _from_images(
     holder = LVTFFModel
     if options["keep_head"]:
         holder = LVTFFForVideoClassification
-        names = source.class_names or [f"LABEL_{i}" for i in range(sizes["num_classes"] or 0)]
+        names = source.class_names(sizes["num_classes"] or 0)
         config.id2label = dict(enumerate(names))
         config.label2id = {name: index for index, name in enumerate(names)}
     network = holder(config)
     weights, report = vit_to_video(source.state_dict, network.model, **options)
+    check_weights(weights, network.model.state_dict(), source.origin)
     network.model.load_state_dict(weights)
     return network, lines + report.lines(), dict(origin=source.origin, **report.as_dict())
 
@@ -199,7 +216,7 @@ def _from_authors(
     clip_size = {name: fields.pop(name, None) for name in ("num_frames", "img_size")}
     if fields:
         raise ValueError(f"The authors' checkpoints do not take {', '.join(fields)}: leave it out.")
-    stored = json.loads(source.options.get(_METADATA, "{}"))  # of a file that we wrote
+    stored = _stored(source)
     told = {name: stored[name] for name in _UNTOLD if name in stored}
     weights, keywords, report = authors_to_lvt_ff(source.state_dict, **(told | untold))
     num_classes = keywords.pop("num_classes")
@@ -211,7 +228,8 @@ def _from_authors(
         id2label=dict(enumerate(names)), pretrained_cfg=cfg, **(stored | keywords | size)
     )
     network = LVTFFForVideoClassification(config)
-    _load_whole(network.model, weights)
+    check_weights(weights, network.model.state_dict(), source.origin)
+    network.model.load_state_dict(weights)
     lines = [
         *report.lines()[:2],
         "Told by the shapes, the number of classes or options: "
@@ -228,19 +246,19 @@ def _from_authors(
     return network, lines, record
 
 
-def _load_whole(model: torch.nn.Module, weights: dict[str, Tensor]) -> None:
-    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-    differing = sorted(
-        name for name in {*expected, *found} if expected.get(name) != found.get(name)
-    )
-    if differing:
-        name = differing[0]
-        raise ValueError(
-            f"{len(differing)} tensors are missing, surplus or of another shape, such as {name}: "
-            f"found {found.get(name, 'none')}, needed {expected.get(name, 'none')}."
-        )
-    model.load_state_dict(weights)
+def _stored(source: Source) -> dict[str, Any]:
+    """What a file of the authors' layout that we wrote tells in its metadata, checked."""
+    try:
+        stored = json.loads(source.options.get(_METADATA, "{}"))
+        names = stored.get("class_names", [])
+        LVTFFConfig.check_fields(stored, ("class_names", "pretrained_cfg"))
+        check_labels(names, source.origin, "class_names")
+        fields = {name: value for name, value in stored.items() if name in DEFAULTS}
+        check_options(fields, source.origin)
+        check_pretrained_cfg(stored.get("pretrained_cfg") or {}, None, source.origin)
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{source.origin}: its metadata are damaged: {error}") from error
+    return stored
 
 
 def _to_authors(src: str, dst: Path) -> dict:
