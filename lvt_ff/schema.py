@@ -26,6 +26,7 @@ __all__ = [
     "ALIASES",
     "DEFAULTS",
     "MAX_CLASSES",
+    "check_channels",
     "check_config",
     "check_labels",
     "check_options",
@@ -407,6 +408,9 @@ def check_config(config: Mapping[str, Any], source: str) -> None:
     """
     if not isinstance(config, Mapping):
         raise ValueError(f"{source} must hold an object, got {shown(config)}.")
+    name = config.get("architecture")
+    if isinstance(name, str) and name not in VARIANTS:
+        raise ValueError(f"{source} holds timm's {name!r}, which is none of {', '.join(VARIANTS)}.")
     _check(ConfigFile, config, source)
     has_timm = "architecture" in config
     has_fields = not has_timm or config.get("model_type") not in (None, "timm_wrapper")
@@ -455,15 +459,24 @@ def check_pretrained_cfg(
     """
     _check(PretrainedCfg, cfg, source, prefix)
     for name in ("mean", "std"):
-        if channels is not None and len(cfg.get(name, [0])) not in (1, channels):
-            raise ValueError(
-                f"{source}: {prefix}{name} must have a number for each of {channels} channels, "
-                f"got {shown(cfg[name])}."
-            )
+        if channels is not None:
+            check_channels(cfg.get(name, [0]), channels, source, f"{prefix}{name}")
     if len(cfg.get("input_size", [0] * 3)) != 3:
         raise ValueError(
             f"{source}: {prefix}input_size must be channels, height and width, got "
             f"{shown(cfg['input_size'])}."
+        )
+
+
+def check_channels(values: list[float], channels: int, source: str, key: str) -> None:
+    """Raise ValueError where statistics of pixels are not those of so many channels.
+
+    Those of three pass for any number: a variant's own, which folders of other models keep.
+    """
+    if len(values) not in (1, 3, channels):
+        raise ValueError(
+            f"{source}: {key} must have a number for each of {channels} channels, got "
+            f"{shown(values)}."
         )
 
 

@@ -20,6 +20,7 @@ from lvt_ff.hf.video_processing_lvt_ff import FILE as PROCESSOR_FILE
 from lvt_ff.hub.local_paths import local_paths, without_paths
 from lvt_ff.hub.resolve import adapter_problem, local_folder, origin
 from lvt_ff.hub.retry import TRANSIENT
+from lvt_ff.schema import check_channels
 from lvt_ff.timm_models import SOURCES, with_tag
 from lvt_ff.utils.atomic_io import atomic_files
 from lvt_ff.utils.json_files import read_object
@@ -97,11 +98,8 @@ def load_folder(
     if (processor.crop_size["height"], processor.crop_size["width"]) != (height, width):
         processor = _resized(processor, height, width)
     for name in ("image_mean", "image_std"):
-        if len(getattr(processor, name)) not in (1, model.config.in_chans):
-            raise ValueError(
-                f"{folder / PROCESSOR_FILE}: {name} must have a number for each of "
-                f"{model.config.in_chans} channels, got {getattr(processor, name)}."
-            )
+        place = str(folder / PROCESSOR_FILE)
+        check_channels(getattr(processor, name), model.config.in_chans, place, name)
     return model, processor
 
 

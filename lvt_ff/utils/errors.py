@@ -25,7 +25,9 @@ def usage() -> Iterator[None]:
     """Within this block a ValueError means wrong usage: names, files and sizes are checked."""
     try:
         yield
-    except (ValueError, StrictDataclassError) as error:
+    except StrictDataclassError as error:  # it names its validator; what that says is enough
+        raise UsageError(str(error.__cause__ or error)) from error
+    except ValueError as error:
         raise UsageError(str(error)) from error
 
 

@@ -475,6 +475,14 @@ def test_other_precisions_load(folder, model, dtype):
         torch.testing.assert_close(found, logits(model.model), atol=0.1, rtol=0.1)
 
 
+def test_models_of_one_channel_keep_their_variants_statistics(tmp_path):
+    config = LVTFFConfig.from_variant("test_lvt_ff", in_chans=1, **SIZE)
+    LVTFFForVideoClassification(config).save_pretrained(tmp_path)
+    LVTFFVideoProcessor.from_config(config).save_pretrained(tmp_path)
+    assert all(load(tmp_path) for name, load in LOADERS.items() if name != "command")
+    assert load_folder(tmp_path)
+
+
 def test_batch_norms_counters_are_integers(tmp_path):
     config = LVTFFConfig.from_variant("test_lvt_ff", local_concentration=True, **SIZE)
     LVTFFForVideoClassification(config).save_pretrained(tmp_path)
