@@ -24,7 +24,11 @@ from pathlib import Path
 
 from lvt_ff.app.server import serve
 
-HERE = Path(__file__).parent'''
+HERE = Path(__file__).parent
+
+if __name__ == "__main__":
+    {call}
+'''
 
 
 def write_space(
@@ -39,10 +43,12 @@ def write_space(
         samples: folder of clips, copied.
 
     Raises:
-        ValueError: the folder is there already, a model cannot be loaded, or there is no sample.
+        ValueError: the folder is there already, a model cannot be loaded, there is no sample, or
+            the package's requirements are not known.
     """
     if folder.exists():
         raise ValueError(f"{folder} exists already: give another name with --export.")
+    requirements = _requirements()
     for name in models:
         load_folder(name)
     clips = {} if samples is None else sample_files(samples)
@@ -56,9 +62,9 @@ def write_space(
             shutil.copy(file, new / "samples" / name)
         if clips:
             keywords.append('samples=HERE / "samples"')
-        call = ", ".join([f"[{', '.join(names)}]", 'host="0.0.0.0"', *keywords])
-        (new / "app.py").write_text(_APP.format(lines=f"serve({call})"), encoding="utf-8")
-        (new / "requirements.txt").write_text("\n".join(_requirements()) + "\n", encoding="utf-8")
+        arguments = ", ".join([f"[{', '.join(names)}]", 'host="0.0.0.0"', *keywords])
+        (new / "app.py").write_text(_APP.format(call=f"serve({arguments})"), encoding="utf-8")
+        (new / "requirements.txt").write_text("\n".join(requirements) + "\n", encoding="utf-8")
         (new / "README.md").write_text(_readme(models), encoding="utf-8")
 
 
@@ -77,9 +83,17 @@ def _copied_model(name: str, folder: Path) -> str:
 
 
 def _requirements() -> list[str]:
-    """What the package itself and its page need, as its metadata say."""
+    """What the package itself and its page need.
+
+    Raises:
+        ValueError: the package is not installed, and there is no pyproject.toml beside its source.
+    """
+    try:
+        lines = metadata.requires("lvt-ff")
+    except metadata.PackageNotFoundError:  # run from a checkout
+        return _checkout_requirements(Path(lvt_ff.__file__).parents[1] / "pyproject.toml")
     needed = []
-    for line in metadata.requires("lvt-ff"):
+    for line in lines:
         wanted = Requirement(line)
         marker = str(wanted.marker or "")
         if "extra" not in marker:
@@ -88,6 +102,20 @@ def _requirements() -> list[str]:
             wanted.marker = None
             needed.append(str(wanted))
     return needed
+
+
+def _checkout_requirements(pyproject: Path) -> list[str]:
+    try:
+        import tomllib  # from Python 3.11 on
+    except ImportError:
+        tomllib = None
+    if tomllib is None or not pyproject.is_file():
+        raise ValueError(
+            "lvt_ff is not installed, so that what a Space must install is not known: run "
+            "`pip install .` in its source folder first."
+        )
+    project = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]
+    return [*project["dependencies"], *project["optional-dependencies"]["app"]]
 
 
 def _readme(models: Sequence[str]) -> str:

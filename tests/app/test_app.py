@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from importlib import metadata
 
 import av
 import httpx
@@ -17,8 +18,10 @@ import torch
 import yaml
 from conftest import random_frames
 from gradio_client import Client, handle_file
+from packaging.requirements import Requirement
 
 from lvt_ff import LVTFFConfig, LVTFFForVideoClassification, LVTFFVideoProcessor
+from lvt_ff.app import hf_space
 from lvt_ff.app.result_page import answer, check_video
 from lvt_ff.app.server import Visits
 from lvt_ff.cli import main
@@ -241,6 +244,25 @@ def test_space_runs_on_its_own(place, tmp_path, capsys):
         (tmp_path / "none").mkdir(exist_ok=True)
         assert main(["app", "--model", str(place / "first"), *options]) == 2
         assert reason in capsys.readouterr().err and not (tmp_path / "b").exists()
+
+
+def test_space_of_a_checkout_that_is_not_installed(place, tmp_path, monkeypatch, capsys):
+    installed = hf_space._requirements()
+
+    def requires(name):
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(hf_space.metadata, "requires", requires)
+    export = ["app", "--model", str(place / "first"), "--export", str(tmp_path / "space")]
+    if sys.version_info >= (3, 11):
+        found = hf_space._requirements()
+        names = [{Requirement(line).name for line in lines} for lines in (installed, found)]
+        assert names[0] == names[1] and {"gradio", "torch"} <= names[0]
+        assert main(export) == 0 and "gradio" in (tmp_path / "space/requirements.txt").read_text()
+        shutil.rmtree(tmp_path / "space")
+    monkeypatch.setattr(hf_space.lvt_ff, "__file__", str(tmp_path / "elsewhere/lvt_ff/__init__.py"))
+    assert main(export) == 2
+    assert "pip install" in capsys.readouterr().err and not (tmp_path / "space").exists()
 
 
 def test_length_and_pixels_are_known_before_decoding(tmp_path):
