@@ -14,6 +14,7 @@ from lvt_ff.data.synthetic.demo import TIME_CLASSES
 from lvt_ff.data.synthetic.writer import write_dataset
 from lvt_ff.explain.explain import explain
 from lvt_ff.explain.relevance import deletion_curve, relevance
+from lvt_ff.hf.scores import score_function, scores_from_logits
 from lvt_ff.hub.model_folder import load_folder
 from lvt_ff.inference.classifier import Classifier
 from lvt_ff.training.evaluate import evaluate
@@ -198,7 +199,8 @@ def _same_everywhere(folder: Path, paths: list[str]) -> list[list[dict]]:
     with torch.inference_mode():
         logits = {"timm": from_timm(clips), "AutoModel": from_auto(clips).logits}
     for name, scores in logits.items():
-        best = scores.softmax(dim=-1).topk(expected.shape[1]).values
+        scores = scores_from_logits(scores, score_function(from_auto.config))
+        best = scores.topk(expected.shape[1]).values
         if (best - expected).abs().max() > 1e-4:
             raise Failure(f"{name} gives other scores than the pipeline for {folder}.")
     return predictions

@@ -32,6 +32,7 @@ __all__ = [
     "check_options",
     "check_pretrained_cfg",
     "check_processor",
+    "ordered_names",
     "timm_options",
 ]
 
@@ -344,16 +345,19 @@ def _pair(size: int | list[int] | tuple[int, int]) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else tuple(size)
 
 
-def check_labels(labels: Any, source: str, key: str) -> dict[int, str]:
-    """Names of classes by number, from 0 on: the only form that all readers take for the same.
+def check_labels(
+    labels: Any, source: str, key: str, num_classes: int | None = None
+) -> dict[int, str]:
+    """Names of classes by the number of their output, whatever numbers they have.
 
     Args:
         labels: a list of names, or an object from numbers (as JSON has them, in text) to names.
         source: the file they come from, for the message.
         key: theirs in it.
+        num_classes: outputs, where that is known; see `ordered_names`.
 
     Raises:
-        ValueError: names that are no text, or not different; numbers that do not count from 0.
+        ValueError: names that are no text, or not different; numbers that are none.
     """
     told = f"{source}: {key} must "
     if not isinstance(labels, list | tuple | Mapping):
@@ -368,12 +372,6 @@ def check_labels(labels: Any, source: str, key: str) -> dict[int, str]:
         if not isinstance(name, str) or not name.strip() or _unprintable(name):
             raise ValueError(f"{told}have printable names, got {shown(name)} for class {number}.")
         names[int(number)] = name
-    lacking = next((number for number in range(len(names)) if number not in names), None)
-    if lacking is not None:
-        raise ValueError(
-            f"{told}count its {len(names)} classes from 0 to {len(names) - 1}, got no name for "
-            f"{lacking}, but one for {max(names)}."
-        )
     numbers: dict[str, int] = {}
     for number, name in names.items():
         if numbers.setdefault(name, number) != number:
@@ -381,7 +379,25 @@ def check_labels(labels: Any, source: str, key: str) -> dict[int, str]:
                 f"{told}have a name for each class, got {shown(name)} for {numbers[name]} and for "
                 f"{number}: add something that tells them apart."
             )
-    return {number: names[number] for number in range(len(names))}
+    return dict(enumerate(ordered_names(names, num_classes)))
+
+
+def ordered_names(names: Mapping[int | str, str], num_classes: int | None = None) -> list[str]:
+    """The names of the outputs, in order.
+
+    A table with gaps names some of `num_classes` outputs, where that is known and its numbers fit.
+    Else, as where it counts from 1 (UCF101's does), it names the outputs in the order of its
+    numbers: transformers takes the length of `id2label` for the number of outputs.
+
+    Args:
+        names: by number; JSON files have the numbers as text.
+        num_classes: outputs, of which those in a gap are called LABEL_0 and so on.
+    """
+    pairs = {int(number): name for number, name in names.items()}
+    has_gaps = bool(pairs) and set(pairs) != set(range(len(pairs)))
+    if has_gaps and num_classes and max(pairs) < num_classes:
+        return [pairs.get(number, f"LABEL_{number}") for number in range(num_classes)]
+    return [pairs[number] for number in sorted(pairs)]
 
 
 def _class_number(key: Any) -> int | None:

@@ -5,9 +5,11 @@ import os
 import subprocess
 import sys
 import tempfile
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -79,6 +81,35 @@ def random_frames(num_frames: int, height: int, width: int, seed: int = 0) -> np
     coarse = torch.from_numpy(rng.uniform(0, 255, (num_frames, 3, 6, 8)))
     frames = torch.nn.functional.interpolate(coarse, size=(height, width), mode="bilinear")
     return frames.permute(0, 2, 3, 1).to(torch.uint8).numpy()
+
+
+def write_growing_video(
+    path: Path, codec: str, sizes: list[tuple[int, int]], num_frames: int = 4
+) -> None:
+    """A video whose frames (height, width) grow behind a header that tells only of the first."""
+    in_band = {
+        "libx264": {"x264-params": "repeat-headers=1:bframes=0"},
+        "libx265": {"x265-params": "repeat-headers=1:bframes=0:log-level=none"},
+    }
+    packets = []
+    for height, width in sizes:
+        encoder = av.CodecContext.create(codec, "w")
+        encoder.width, encoder.height, encoder.pix_fmt = width, height, "yuv420p"
+        encoder.time_base, encoder.framerate = Fraction(1, 10), 10
+        encoder.thread_count, encoder.options = 1, in_band.get(codec, {})
+        frames = random_frames(num_frames, height, width)
+        for index, pixels in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            frame.pts = index
+            packets += encoder.encode(frame)
+        packets += encoder.encode(None)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=10, options=in_band.get(codec, {}))
+        (stream.height, stream.width), stream.pix_fmt = sizes[0], "yuv420p"
+        for index, packet in enumerate(packets):
+            packet.stream, packet.time_base = stream, Fraction(1, 10)
+            packet.pts = packet.dts = index
+            container.mux(packet)
 
 
 def torchrun(num_processes: int, *script: str) -> subprocess.CompletedProcess:

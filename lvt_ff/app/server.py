@@ -14,27 +14,31 @@ from pathlib import Path
 from typing import Any
 
 from lvt_ff.app.hf_space import sample_files, write_space
-from lvt_ff.app.result_page import answer, check_video
-from lvt_ff.data import VideoReadError
+from lvt_ff.app.result_page import MAX_FRAME_PIXELS, ResultPage, check_video, make_result_page
+from lvt_ff.data import FrameSizeError, VideoReadError
 from lvt_ff.data.synthetic.demo import TIME_CLASSES
 from lvt_ff.data.synthetic.writer import write_dataset
 from lvt_ff.data.video_list import VIDEO_SUFFIXES
 from lvt_ff.inference.classifier import Classifier
 from lvt_ff.utils.command_line import command
 from lvt_ff.utils.environment import install_hint
-from lvt_ff.utils.errors import usage
+from lvt_ff.utils.errors import Failure, usage
 from lvt_ff.utils.option_types import Port, PositiveFloat
 from lvt_ff.utils.output import check_output_folder
 
 __all__ = ["app", "serve"]
 
 _LOCAL = ("127.0.0.1", "localhost", "::1")
-_KEPT_S = 60  # answers
-_FORGOTTEN_S = 600  # after which the files of broken-off uploads go
+_RESULTS_KEPT_S = 60
+_ABANDONED_S = 600  # age of an upload that no visitor waits for any more
+_SWEEP_S = 5  # between two looks for such uploads
+# gradio keeps each session's last results, pictures and all, for as many as it is allowed. None of
+# ours needs its session again: the page's only state is in the browser.
+_MAX_SESSIONS = 20
 
 
-class Visits:
-    """Answers for uploaded files, each of which is deleted when its answer is there.
+class UploadHandler:
+    """Makes results for uploaded files, and deletes each file when its results are there.
 
     Args:
         models: classifiers by name.
@@ -54,83 +58,107 @@ class Visits:
         self.models, self.uploads, self.samples = models, uploads.resolve(), samples
         self.limits = (max_mb, max_seconds)
         # Two visitors with the same file share one path: the second finds it gone.
-        self.answers: dict[Path, tuple[float, list]] = {}
+        self.recent_results: dict[Path, tuple[float, list]] = {}
 
-    def upload(self, file: dict) -> list:
-        """The outputs for an upload, as the page describes it."""
+    def handle_upload(self, file: dict) -> list:
+        """The page's outputs for an upload, as gradio describes it."""
         path = Path(file["path"]).resolve()
         if not path.is_relative_to(self.uploads):
             raise PermissionError("Only uploaded files are read.")
         try:
-            if path not in self.answers or path.is_file():
-                self.answers[path] = (time.time(), self.outputs_for(path))
-            return self.answers[path][1]
+            recent = self.recent_results.get(path)
+            if recent is None or path.is_file():
+                outputs = self.outputs_of(path)
+                recent = self.recent_results[path] = (time.time(), outputs)
+            return recent[1]
         finally:
             path.unlink(missing_ok=True)
-            with suppress(OSError):  # another upload has just come to the same folder
-                path.parent.rmdir()
+            self._remove_if_empty(path.parent)
+
+    def handle_sample(self, name: str) -> list:
+        """The page's outputs for a sample."""
+        return self.outputs_of(self.samples[name])
 
     def sweep(self) -> None:
-        """Delete what no answer deletes: uploads that were broken off; forget old answers."""
-        for path, (when, _) in list(self.answers.items()):
-            if time.time() - when > _KEPT_S:
-                self.answers.pop(path, None)
-        for file in self.uploads.rglob("*"):
-            with suppress(FileNotFoundError):
-                if file.is_file() and time.time() - file.stat().st_mtime > _FORGOTTEN_S:
-                    file.unlink()
+        """Delete uploads that nobody waits for any more, and forget old results."""
+        now = time.time()
+        for path, (when, _) in list(self.recent_results.items()):
+            if now - when > _RESULTS_KEPT_S:
+                self.recent_results.pop(path, None)
+        # Files and folders vanish meanwhile: handled uploads are deleted too. os.walk passes over
+        # what it cannot list any more, which Path.rglob does not.
+        for folder, _, names in os.walk(self.uploads, topdown=False):
+            for name in names:
+                if _is_older(Path(folder, name), now - _ABANDONED_S):
+                    with suppress(OSError):
+                        Path(folder, name).unlink()
+                        self._remove_if_empty(Path(folder))
+            if _is_older(Path(folder), now - _ABANDONED_S):
+                self._remove_if_empty(Path(folder))
 
-    def sample(self, name: str) -> list:
-        """The outputs for a sample."""
-        return self.outputs_for(self.samples[name])
+    def _remove_if_empty(self, folder: Path) -> None:
+        if folder != self.uploads:
+            with suppress(OSError):  # not empty: another upload has just come to it
+                folder.rmdir()
 
-    def outputs_for(self, path: Path) -> list:
-        """The line above, then classes and page of every model."""
+    def outputs_of(self, path: Path) -> list:
+        """The line above, then label and HTML of every model."""
         try:
-            length = check_video(path, *self.limits)
-            answers = [answer(classify, path, length) for classify in self.models.values()]
-        except ValueError as error:
-            return self.outputs(f"⚠️ {error}", None)
+            length_s = check_video(path, *self.limits)
+            pages = [make_result_page(model, path, length_s) for model in self.models.values()]
+        except (ValueError, FrameSizeError) as error:
+            return self._outputs(f"⚠️ {error}")
         except VideoReadError as error:
             print(error, file=sys.stderr)  # with the server's folders
-            return self.outputs(f"⚠️ {path.name} is empty, damaged, or not a video.", None)
-        return self.outputs(f"**{path.name}**", answers)
+            return self._outputs(f"⚠️ {path.name} is empty, damaged, or not a video.")
+        except Failure as error:
+            return self._outputs(f"⚠️ {error}")
+        return self._outputs(f"**{path.name}**", pages)
 
-    def outputs(self, line: str, answers: list | None) -> list:
-        rows = [(found.classes, found.page) for found in answers or []]
-        return [line, *(part for row in rows or [(None, "")] * len(self.models) for part in row)]
+    def _outputs(self, line: str, pages: Sequence[ResultPage] = ()) -> list:
+        parts = [(page.best_classes, page.html) for page in pages]
+        parts = parts or [(None, "")] * len(self.models)
+        return [line, *(part for pair in parts for part in pair)]
 
 
-def build_page(visits: Visits) -> Any:
+def _is_older(path: Path, time_s: float) -> bool:
+    try:
+        return path.stat().st_mtime < time_s
+    except OSError:  # it has gone meanwhile
+        return False
+
+
+def build_page(handler: UploadHandler) -> Any:
     """The page, a `gradio.Blocks`."""
     import gradio
 
     with gradio.Blocks(title="lvt_ff", analytics_enabled=False, fill_width=True) as page:
         gradio.Markdown("# Linear-time video transformers\nDrop a clip, or pick a sample.")
         with gradio.Row():
-            kinds = " ".join(sorted(VIDEO_SUFFIXES))
-            max_mb, max_seconds = visits.limits
+            suffixes = " ".join(sorted(VIDEO_SUFFIXES))
+            max_mb, max_seconds = handler.limits
             file = gradio.File(
-                label=f"A clip of up to {max_mb:g} MB and {max_seconds:g} s ({kinds})",
+                label=f"A clip of up to {max_mb:g} MB and {max_seconds:g} s ({suffixes})",
                 elem_id="clip",
             )
-            sample = gradio.Radio(list(visits.samples), label="Samples", elem_id="samples")
+            sample = gradio.Radio(list(handler.samples), label="Samples", elem_id="samples")
         line = gradio.Markdown(elem_id="line")
         outputs = [line]
         with gradio.Row():
-            for name in visits.models:
+            for name, model in handler.models.items():
+                title = "Values" if model.score_function == "none" else "Best classes"
                 with gradio.Column():
                     gradio.Markdown(f"### {name}")
-                    classes = gradio.Label(num_top_classes=5, label="Best classes")
+                    classes = gradio.Label(num_top_classes=5, label=title)
                     outputs += [classes, gradio.HTML()]
         # One at a time: explaining hooks into the model.
         one = dict(concurrency_limit=1, concurrency_id="model")
         # With its own preprocessing gradio makes another file and fails where this one is gone.
-        answered = file.upload(
-            visits.upload, file, outputs, api_name="upload", preprocess=False, **one
+        handled = file.upload(
+            handler.handle_upload, file, outputs, api_name="upload", preprocess=False, **one
         )
-        answered.then(lambda: None, None, file, api_name=False)
-        sample.input(visits.sample, sample, outputs, api_name="sample", **one)
+        handled.then(lambda: None, None, file, api_name=False)
+        sample.input(handler.handle_sample, sample, outputs, api_name="sample", **one)
     return page
 
 
@@ -154,7 +182,11 @@ def serve(
     names = shorts if len(set(shorts)) == len(models) else models
     if len(set(names)) < len(models) or "" in models:
         raise ValueError(f"--model must name different models, got {', '.join(models)}.")
-    loaded = {short: Classifier(name, device) for short, name in zip(names, models, strict=True)}
+    reading = dict(timeout_s=max(60, max_seconds), max_pixels=MAX_FRAME_PIXELS)
+    loaded = {
+        short: Classifier(name, device, **reading)
+        for short, name in zip(names, models, strict=True)
+    }
     with tempfile.TemporaryDirectory(prefix="lvt_ff_app_", ignore_cleanup_errors=True) as folder:
         uploads, made = Path(folder, "uploads"), Path(folder, "samples")
         uploads.mkdir()
@@ -162,8 +194,9 @@ def serve(
         os.environ.update(GRADIO_TEMP_DIR=str(uploads), GRADIO_ANALYTICS_ENABLED="False")
         if samples is None:
             write_dataset(made, len(TIME_CLASSES), seed=0, num_workers=1)
-        visits = Visits(loaded, uploads, sample_files(samples or made), max_mb, max_seconds)
-        page = build_page(visits)
+        clips = sample_files(samples or made)
+        handler = UploadHandler(loaded, uploads, clips, max_mb, max_seconds)
+        page = build_page(handler)
         page.launch(
             server_name=host,
             server_port=port,
@@ -171,6 +204,9 @@ def serve(
             footer_links=["api"],
             ssr_mode=False,
             share=False,
+            state_session_capacity=_MAX_SESSIONS,
+            # Else gradio refuses uploads whose names start with a dot, and leaves them there.
+            allowed_paths=[str(uploads)],
             quiet=True,
             prevent_thread_lock=True,
         )
@@ -180,8 +216,8 @@ def serve(
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # else the uploads would stay
         try:
             while page.is_running:
-                time.sleep(1)
-                visits.sweep()
+                time.sleep(_SWEEP_S)
+                handler.sweep()
         finally:
             page.close()
 
@@ -214,7 +250,7 @@ def app(
     """Open a page on which people try models with their own clips.
 
     It shows the best classes, the frames used, what counts for the best class, and for long clips
-    how classes change over time. Uploaded clips are deleted when they are answered.
+    how classes change over time. Uploaded clips are deleted when their results are there.
 
     Args:
         model: Model folder, or ORG/NAME[@REVISION] on the Hub; several, separated by commas, stand

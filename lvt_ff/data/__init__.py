@@ -5,13 +5,14 @@ from lvt_ff.data.reader import DECODER_CHOICES, header, read_clip
 from lvt_ff.data.sampling import SAMPLINGS, sample_indices
 from lvt_ff.data.transforms import EvalTransform, TrainTransform
 from lvt_ff.data.video_list import VideoList, load_video_list
-from lvt_ff.utils.errors import VideoReadError
+from lvt_ff.utils.errors import FrameSizeError, VideoReadError
 
 __all__ = [
     "DECODER_CHOICES",
     "SAMPLINGS",
     "EvalDataset",
     "EvalTransform",
+    "FrameSizeError",
     "TrainDataset",
     "TrainTransform",
     "VideoList",

@@ -1,6 +1,8 @@
 """Video backends: each decodes chosen frames, in presentation order, upright, RGB uint8.
 
 Every decoder opens the file itself, with one thread, and closes it; none is imported before use.
+A frame may be larger than the file's header says. Where pixels are limited, only decoders
+that can refuse such a frame before they make room for it may read the file: `limits_pixels`.
 """
 
 import os
@@ -9,7 +11,9 @@ from functools import lru_cache
 
 import numpy as np
 
-__all__ = ["DECODERS", "Choose"]
+from lvt_ff.utils.errors import FrameSizeError
+
+__all__ = ["DECODERS", "Choose", "open_limited"]
 
 # Chosen frame numbers for the total number of frames.
 Choose = Callable[[int], Sequence[int]]
@@ -79,6 +83,8 @@ def _has_trimmed_or_open_groups(path: str, mtime: float) -> bool:
 class DecordDecoder:
     """decord: seeks, so that a few frames of a long file are cheap."""
 
+    limits_pixels = False
+
     @staticmethod
     def refuses(path: str) -> str | None:
         """Why this backend must not read a file, or None."""
@@ -100,8 +106,22 @@ class DecordDecoder:
         return reader.get_batch(list(choose(len(reader)))).asnumpy()
 
 
+def open_limited(path: str, max_pixels: int | None):
+    """A file opened by PyAV; FFmpeg makes room for no frame that is much larger than allowed."""
+    import av
+
+    return av.open(path, options=_ffmpeg_limit(max_pixels))
+
+
+def _ffmpeg_limit(max_pixels: int | None) -> dict[str, str]:
+    # FFmpeg counts a frame with edges of up to 64 pixels; what is between is refused once decoded.
+    return {} if max_pixels is None else {"max_pixels": str(2 * max_pixels + 2**15)}
+
+
 class PyAVDecoder:
     """PyAV: decodes from the first frame on, which is right for every container."""
+
+    limits_pixels = True
 
     @staticmethod
     def refuses(path: str) -> str | None:
@@ -109,28 +129,31 @@ class PyAVDecoder:
         return None
 
     @staticmethod
-    def decode(path: str, choose: Choose) -> np.ndarray:
-        """Chosen frames (T, H, W, 3)."""
-        import av
+    def decode(path: str, choose: Choose, max_pixels: int | None = None) -> np.ndarray:
+        """Chosen frames (T, H, W, 3), of the first one's size where it changes."""
 
         def video_stream(container):
             stream = container.streams.best("video")
             if stream is None:
                 raise ValueError("the file has no video stream")
             stream.codec_context.thread_count = 1
+            stream.codec_context.options = _ffmpeg_limit(max_pixels)
             return stream
 
-        with av.open(path) as container:
+        with open_limited(path, max_pixels) as container:
             stream = video_stream(container)
             total = sum(1 for packet in container.demux(stream) if packet.size)
         while True:
             indices = [int(index) for index in choose(total)]
             wanted, frames, count = set(indices), {}, 0
-            with av.open(path) as container:
-                for frame in container.decode(video_stream(container)):
+            with open_limited(path, max_pixels) as container:
+                for frame in _limited_frames(container, video_stream(container), max_pixels):
+                    if count == 0:
+                        size = dict(width=frame.width, height=frame.height)
                     if count in wanted:
                         turns = round(frame.rotation / 90) % 4
-                        frames[count] = np.rot90(frame.to_ndarray(format="rgb24"), turns)
+                        pixels = frame.to_ndarray(format="rgb24", **size)
+                        frames[count] = np.rot90(pixels, turns)
                     count += 1
                     if len(frames) == len(wanted):
                         return np.stack([frames[index] for index in indices])
@@ -141,9 +164,33 @@ class PyAVDecoder:
             total = count  # some packets hold no frame: choose again among those that there are
 
 
+def _limited_frames(container, stream, max_pixels: int | None):
+    """The frames of a stream; FrameSizeError at the first that is too large."""
+    import av
+
+    context = stream.codec_context
+    header_size = context.width * context.height
+    try:
+        for frame in container.decode(stream):
+            if max_pixels is not None and frame.width * frame.height > max_pixels:
+                raise FrameSizeError(_too_large(max_pixels))
+            yield frame
+    except av.FFmpegError as error:
+        # By the codec, FFmpeg leaves the size that it refused, or none at all.
+        refused = context.width * context.height
+        if max_pixels is None or refused == header_size or 0 < refused <= max_pixels:
+            raise
+        raise FrameSizeError(_too_large(max_pixels)) from error
+
+
+def _too_large(max_pixels: int) -> str:
+    return f"A frame has more than {max_pixels:,} pixels, which is the limit."
+
+
 class TorchCodecDecoder:
     """torchcodec, where it is installed and finds FFmpeg's libraries."""
 
+    limits_pixels = False
     refuses = staticmethod(_refuse_without_times)
 
     @staticmethod

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lvt_ff.data.decoders import DECODERS, Choose
-from lvt_ff.utils.errors import VideoReadError
+from lvt_ff.data.decoders import DECODERS, Choose, open_limited
+from lvt_ff.utils.errors import FrameSizeError, VideoReadError
 
 __all__ = ["DECODER_CHOICES", "header", "read_clip"]
 
@@ -20,6 +20,7 @@ def read_clip(
     indices: Sequence[int] | Choose,
     decoder: str = "auto",
     timeout_s: float = 60.0,
+    max_pixels: int | None = None,
 ) -> np.ndarray:
     """Read frames of a video file.
 
@@ -30,13 +31,15 @@ def read_clip(
         decoder: "auto" tries decord, PyAV and torchcodec in this order, leaving out what is not
             installed or known to return other frames for the container; a name forces one.
         timeout_s: time for each backend. A decoder that hangs is abandoned with its thread.
+        max_pixels: of any frame that is decoded, whatever the file's header says; only PyAV keeps
+            this limit. For files from people who are not known.
 
     Returns:
         (T, H, W, 3) uint8 RGB, upright.
 
     Raises:
         VideoReadError: the file is missing, empty, damaged, not a video or too short, or no backend
-            is installed.
+            is installed. FrameSizeError, a kind of it: a frame has more than `max_pixels`.
         ValueError: unknown decoder name.
     """
     if decoder not in DECODER_CHOICES:
@@ -48,29 +51,35 @@ def read_clip(
     choose = indices if callable(indices) else lambda total: indices
     reasons = []
     for name in DECODERS if decoder == "auto" else (decoder,):
-        frames, reason = _decode(name, path, choose, timeout_s)
+        frames, reason = _decode(name, path, choose, timeout_s, max_pixels)
         if frames is not None:
             return frames
         reasons.append(f"{name}: {reason}")
     raise VideoReadError(f"Cannot read video {path!r}. Tried {'; '.join(reasons)}.")
 
 
-def header(path: str | os.PathLike) -> tuple[float, int] | None:
+def header(path: str | os.PathLike, max_pixels: int | None = None) -> tuple[float, int] | None:
     """Seconds and pixels of a frame, without decoding; None where the file cannot be opened.
 
-    Where the container tells no duration, the last packet's time counts.
+    The container's duration counts or the span of its packets' times, whichever is longer: either
+    may be missing or wrong.
+
+    Args:
+        path: a video file.
+        max_pixels: FFmpeg looks into no larger frame to find these out.
     """
     import av
 
     try:
-        with av.open(os.fspath(path)) as container:
+        with open_limited(os.fspath(path), max_pixels) as container:
             stream = container.streams.best("video") or container.streams.video[0]
             pixels = stream.codec_context.width * stream.codec_context.height
-            if container.duration:
-                return container.duration / av.time_base, pixels
-            times = (packet.pts for packet in container.demux(stream))
-            last = max((time for time in times if time is not None), default=0)
-            return float(last * stream.time_base), pixels
+            first, last = float("inf"), 0
+            for packet in container.demux(stream):
+                if packet.pts is not None:
+                    first, last = min(first, packet.pts), max(last, packet.pts)
+            span = float((last - min(first, last)) * stream.time_base)
+            return max((container.duration or 0) / av.time_base, span), pixels
     except (av.FFmpegError, OSError, ValueError, IndexError):
         return None
 
@@ -85,23 +94,30 @@ def _problem_of_file(path: str) -> str | None:
 
 
 def _decode(
-    name: str, path: str, choose: Choose, timeout_s: float
+    name: str, path: str, choose: Choose, timeout_s: float, max_pixels: int | None
 ) -> tuple[np.ndarray | None, str]:
-    result, callers_errors = [], []
+    if max_pixels is not None and not DECODERS[name].limits_pixels:
+        return None, "it cannot limit the pixels of a frame"
+    limits = {} if max_pixels is None else dict(max_pixels=max_pixels)
+    result, errors_to_raise = [], []
 
     def choose_noting_errors(total: int) -> Sequence[int]:
         try:
             return choose(total)
         except Exception as error:
-            callers_errors.append(error)
+            errors_to_raise.append(error)
             raise
 
     def work() -> None:
         backend = DECODERS[name]
         try:
             reason = backend.refuses(path)
-            frames = backend.decode(path, choose_noting_errors) if reason is None else None
+            frames = None
+            if reason is None:
+                frames = backend.decode(path, choose_noting_errors, **limits)
             result.append((frames, reason))
+        except FrameSizeError as error:  # no other backend may try
+            errors_to_raise.append(error)
         except ImportError as error:
             result.append((None, f"not installed ({_first_line(error)})"))
         except Exception as error:  # backends raise classes of their own, some not RuntimeError
@@ -110,8 +126,8 @@ def _decode(
     thread = threading.Thread(target=work, name=f"{name}-decoder", daemon=True)
     thread.start()
     thread.join(timeout_s)
-    if callers_errors:
-        raise callers_errors[0]
+    if errors_to_raise:
+        raise errors_to_raise[0]
     return result[0] if result else (None, f"no answer within {timeout_s:g} s")
 
 

@@ -22,6 +22,7 @@ __all__ = [
     "core_of",
     "frame_attention",
     "record",
+    "record_attention",
 ]
 
 _ELEMENTS = 2**24  # of the largest block of weights in memory
@@ -46,13 +47,13 @@ class AttentionRecord:
     name: str
     module: Attention
     size: tuple[int, int]
-    plain_q: Tensor = None
-    plain_k: Tensor = None
-    q: Tensor = None
-    k: Tensor = None
-    v: Tensor = None
-    out: Tensor = None
-    fixation_inputs: tuple[Tensor, ...] = ()
+    plain_q: Tensor
+    plain_k: Tensor
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    out: Tensor
+    fixation_inputs: tuple[Tensor, Tensor, Tensor]
 
     @property
     def has_fixation(self) -> bool:
@@ -89,10 +90,6 @@ class AttentionRecord:
         """A number for every position and head (S, A, L) to (B, T, N, A)."""
         return self.module.sequences.unfold(x.transpose(1, 2), *self.size)
 
-    def shifted(self, x: Tensor) -> Tensor:
-        """Keys or values (S, A, L, E) moved between places as the attention moves them."""
-        return self.module.heads(self.module.shift(self.module.tokens(x, *self.size)))
-
     def positions(self, x: Tensor) -> Tensor:
         """(B, T, N) to (S, L): tokens in the sequences that attend to each other."""
         return self.module.sequences.fold(x.unsqueeze(-1)).squeeze(-1)
@@ -101,41 +98,49 @@ class AttentionRecord:
 @contextmanager
 def _recording(model: LinearVideoTransformer) -> Iterator[list[AttentionRecord]]:
     records, handles = [], []
-
-    def note(item: AttentionRecord) -> None:
-        def features(module: nn.Module, inputs: tuple, outputs: tuple) -> None:
-            item.fixation_inputs = inputs
-            (item.plain_q, item.plain_k, item.v), (item.q, item.k) = inputs, outputs
-            if item.module.fix_first:  # what is aggregated is shifted after fixation
-                shifted = (item.shifted(x) for x in (item.plain_k, item.k, item.v))
-                item.plain_k, item.k, item.v = shifted
-            records.append(item)
-
-        def heads(module: nn.Module, inputs: tuple) -> None:
-            (item.out,) = inputs
-
-        handles.append(item.module.fixation.register_forward_hook(features))
-        handles.append(item.module.proj.register_forward_pre_hook(heads))
-
     size = (model.num_frames, model.grid[0] * model.grid[1])
+
+    def watch(block: int, name: str, module: Attention) -> None:
+        noted = {}  # of the features, until the heads have given their outputs
+
+        def note_features(fixation: nn.Module, inputs: tuple, outputs: tuple) -> None:
+            (plain_q, plain_k, v), (q, k) = inputs, outputs
+            if module.fix_first:  # what is aggregated is shifted after fixation
+                plain_k, k, v = (_shifted(module, x, size) for x in (plain_k, k, v))
+            noted.update(plain_q=plain_q, plain_k=plain_k, q=q, k=k, v=v, fixation_inputs=inputs)
+
+        def note_heads(proj: nn.Module, inputs: tuple) -> None:
+            records.append(AttentionRecord(block, name, module, size, out=inputs[0], **noted))
+
+        handles.append(module.fixation.register_forward_hook(note_features))
+        handles.append(module.proj.register_forward_pre_hook(note_heads))
+
     for number, block in enumerate(model.blocks):
-        for name, module in block.named_children():
+        # Not only children: torch.compile and checkpointing may have wrapped a block.
+        for name, module in block.named_modules():
             if isinstance(module, Attention):
-                note(AttentionRecord(number, name, module, size))
+                watch(number, name.rpartition(".")[2], module)
     checkpointing, model.grad_checkpointing = model.grad_checkpointing, False
     try:
-        yield records
+        # A compiled module would not see hooks that are newer than it.
+        with torch.compiler.set_stance("force_eager"):
+            yield records
     finally:
         model.grad_checkpointing = checkpointing
         for handle in handles:
             handle.remove()
 
 
-def record(model: nn.Module, clips: Tensor) -> tuple[Tensor, list[AttentionRecord]]:
-    """Scores (B, K) of clips (B, T, C, H, W), and what every attention computed, in its order.
+def _shifted(module: Attention, x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Keys or values (S, A, L, E) moved between places as the attention moves them."""
+    return module.heads(module.shift(module.tokens(x, *size)))
+
+
+def record_attention(model: nn.Module, clips: Tensor) -> tuple[Tensor, list[AttentionRecord]]:
+    """Logits (B, K) of clips (B, T, C, H, W), and what every attention computed, in its order.
 
     Args:
-        model: of timm or transformers, in evaluation mode.
+        model: of timm or transformers, in evaluation mode; compiled ones run uncompiled.
         clips: normalised, on the model's device.
     """
     core = core_of(model)
@@ -143,9 +148,19 @@ def record(model: nn.Module, clips: Tensor) -> tuple[Tensor, list[AttentionRecor
         return core(clips.to(core.temp_embed.dtype)), records
 
 
+record = record_attention  # its former name
+
+
 def core_of(model: nn.Module) -> LinearVideoTransformer:
-    """The transformer within a model of either library."""
-    return next(part for part in model.modules() if isinstance(part, LinearVideoTransformer))
+    """The transformer within a model of either library.
+
+    Raises:
+        ValueError: another kind of model.
+    """
+    for part in model.modules():
+        if isinstance(part, LinearVideoTransformer):
+            return part
+    raise ValueError(f"Expected a model of lvt_ff, got {type(model).__name__}.")
 
 
 def attention_map(

@@ -4,10 +4,12 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from lvt_ff.explain.attention_recorder import core_of
 from lvt_ff.explain.relevance import Explanation, relevance
-from lvt_ff.explain.views import ANIMATED, VIEWS, Viewer
+from lvt_ff.explain.views import ANIMATION_SUFFIXES, VIEWS, Viewer
+from lvt_ff.hf.scores import format_score
 from lvt_ff.inference.classifier import Classifier
 from lvt_ff.utils.atomic_io import atomic_file
 from lvt_ff.utils.command_line import command
@@ -15,16 +17,13 @@ from lvt_ff.utils.errors import usage
 from lvt_ff.utils.output import check_output_file
 from lvt_ff.utils.validation import suggest
 
-__all__ = ["Explanation", "explain", "explain_video"]
+__all__ = ["Explanation", "explain", "explain_clip", "explain_video"]
 
 
-@torch.no_grad()
 def explain_video(
     classify: Classifier, path: str | Path, label: str | None = None, top_k: int = 5
 ) -> Explanation:
     """Classify a video, and find the tokens on which the score of a class rests.
-
-    Not within `torch.inference_mode()`: gradients are needed.
 
     Args:
         classify: a model that takes paths; its first view is explained.
@@ -33,21 +32,24 @@ def explain_video(
         top_k: number of classes in `predictions`.
 
     Raises:
-        ValueError: the model has no such class, or a kernel without weights.
+        ValueError: the model has no such class, or none at all.
+        NotImplementedError: the model's kernel has no weights to show.
         VideoReadError: the file cannot be read.
     """
-    config = classify.model.config
-    if not config.num_labels or core_of(classify.model).global_pool == "":
-        raise ValueError("The model has no classes to explain: fine-tune it first.")
-    if label is not None and label not in config.label2id:
-        raise ValueError(
-            f"The model has no class {label!r}: {suggest(label, list(config.class_names))}."
-        )
-    clip = classify.read(path)[:1]
-    scores = classify.model(clip).logits
-    predictions = classify.ranked(scores, top_k)
+    _check_label(classify, label)
+    return explain_clip(classify, classify.read(path)[:1], label, top_k)
+
+
+@torch.no_grad()
+def explain_clip(
+    classify: Classifier, clip: Tensor, label: str | None = None, top_k: int = 5
+) -> Explanation:
+    """`explain_video` of a clip (1, T, C, H, W) that has been read."""
+    _check_label(classify, label)
+    logits = classify.model(clip).logits
+    predictions = classify.ranked(logits, top_k)
     label = predictions[0]["label"] if label is None else label
-    number = int(config.label2id[label])
+    number = classify.model.config.class_names.index(label)
     grid = core_of(classify.model).grid
     tokens = relevance(classify.model, clip, torch.tensor([number], device=clip.device))
     return Explanation(
@@ -55,9 +57,19 @@ def explain_video(
         frames=classify.pictures(clip[0]),
         predictions=predictions,
         label=label,
-        score=scores.float().softmax(-1)[0, number].item(),
+        score=classify.scores(logits)[0, number].item(),
         relevance=tokens[0].unflatten(-1, grid).cpu().numpy(),
+        score_function=classify.score_function,
     )
+
+
+def _check_label(classify: Classifier, label: str | None) -> None:
+    config = classify.model.config
+    if not config.num_labels or core_of(classify.model).global_pool == "":
+        raise ValueError("The model has no classes to explain: fine-tune it first.")
+    names = list(config.class_names)
+    if label is not None and label not in names:
+        raise ValueError(f"The model has no class {label!r}: {suggest(label, names)}.")
 
 
 @command({"model": "model and output", "view": "view", "decoder": "reading and hardware"})
@@ -100,7 +112,7 @@ def explain(
             raise ValueError("--label chooses the token that --query gives: leave one out.")
         if output.absolute() == Path(video).absolute():
             raise ValueError(f"--output is the video itself: {output}.")
-        suffixes = (".png", *ANIMATED) if drawn.moving else (".png",)
+        suffixes = (".png", *ANIMATION_SUFFIXES) if drawn.animated else (".png",)
         if output.suffix.lower() not in suffixes:
             raise ValueError(
                 f"--output must end with {' or '.join(suffixes)} for the view {view}, got {output}."
@@ -113,5 +125,6 @@ def explain(
                 drawn.draw(Viewer(classify.model, explained, Path(video).name, **given), partial)
         except NotImplementedError as error:
             raise ValueError(str(error)) from error
-    print(f"{explained.label}: {100 * explained.score:.1f} %; wrote {output}")
+    score = format_score(explained.score, explained.score_function)
+    print(f"{explained.label}: {score}; wrote {output}")
     return explained

@@ -1,4 +1,4 @@
-"""Maps of tokens drawn over frames: contact sheets, animations, grids of attention matrices."""
+"""Heatmaps of tokens over frames: contact sheets, animations, grids of attention matrices."""
 
 from collections.abc import Sequence
 from io import BytesIO
@@ -17,114 +17,118 @@ from lvt_ff.data.synthetic.writer import write_video
 from lvt_ff.utils.plots import PLAIN_TEXT, save_figure
 
 __all__ = [
-    "animation",
-    "blend",
+    "animation_frames",
     "contact_sheet",
     "gif_bytes",
     "matrix_figure",
-    "per_pixel",
+    "overlay_heatmap",
     "save_animation",
-    "time_figure",
+    "timeline_figure",
+    "upsample_token_map",
 ]
 
 _SIDE_IN = 1.7  # inches of a frame
 _FRAMES_PER_S = 4
 
 
-def per_pixel(maps: np.ndarray, size: tuple[int, int], stem: tuple[int, int, int]) -> np.ndarray:
-    """Token maps (T, h, w) to pixels (T, H, W), linear between the centres of the patches.
+def upsample_token_map(
+    token_map: np.ndarray, size: tuple[int, int], stem: tuple[int, int, int]
+) -> np.ndarray:
+    """A token map (T, h, w) to pixels (T, H, W), linear between the centres of the patches.
 
     Args:
-        maps: one number for each token.
+        token_map: one number for each token.
         size: (H, W).
         stem: patch size, stride and padding in pixels.
     """
     patch, stride, padding = stem
     first = patch / 2 - padding
     for axis, length in ((1, size[0]), (2, size[1])):
-        number = maps.shape[axis]
-        place = np.clip((np.arange(length) + 0.5 - first) / stride, 0, number - 1)
-        low = np.floor(place).astype(int)
+        number = token_map.shape[axis]
+        position = np.clip((np.arange(length) + 0.5 - first) / stride, 0, number - 1)
+        low = np.floor(position).astype(int)
         high = np.minimum(low + 1, number - 1)
-        part = (place - low).reshape((-1, 1) if axis == 1 else -1)
-        maps = maps.take(low, axis) * (1 - part) + maps.take(high, axis) * part
-    return maps
+        weight = (position - low).reshape((-1, 1) if axis == 1 else -1)
+        token_map = token_map.take(low, axis) * (1 - weight) + token_map.take(high, axis) * weight
+    return token_map
 
 
-def blend(frames: np.ndarray, maps: np.ndarray) -> np.ndarray:
-    """Frames (T, H, W, 3) uint8 in grey, with maps (T, H, W) between 0 and 1 as heat over them."""
+def overlay_heatmap(frames: np.ndarray, heatmap: np.ndarray) -> np.ndarray:
+    """A heatmap (T, H, W) between 0 and 1 in colour over frames (T, H, W, 3) uint8 in grey."""
     grey = frames.mean(axis=-1, keepdims=True)
-    heat = 255 * matplotlib.colormaps["inferno"](maps)[..., :3]
-    strength = np.clip(0.25 + maps, 0, 0.8)[..., None]
-    return ((1 - strength) * grey + strength * heat).round().astype(np.uint8)
+    colour = 255 * matplotlib.colormaps["inferno"](heatmap)[..., :3]
+    alpha = np.clip(0.25 + heatmap, 0, 0.8)[..., None]
+    return ((1 - alpha) * grey + alpha * colour).round().astype(np.uint8)
 
 
 @matplotlib.rc_context(PLAIN_TEXT)
 def contact_sheet(
     path: Path,
     frames: np.ndarray,
-    rows: dict[str, np.ndarray],
+    overlays: dict[str, np.ndarray],
     title: str,
-    side: Sequence[dict],
-    mark: tuple[int | None, float, float] | None = None,
+    plots: Sequence[dict],
+    marker: tuple[int | None, float, float] | None = None,
 ) -> None:
-    """Frames in a row, pictures of the same frames below, plots to the right.
+    """Frames in a row, overlays of the same frames below, plots to the right.
 
     Args:
         path: PNG file to write.
         frames: (T, H, W, 3) uint8.
-        rows: pictures (T, H, W, 3) uint8 by name.
+        overlays: pictures (T, H, W, 3) uint8 by name.
         title: of the sheet.
-        side: plots beside the frames, see `_side_plot`.
-        mark: a place to mark, as frame (None for all), y and x in pixels.
+        plots: beside the frames, see `_draw_plot`.
+        marker: a place to mark, as frame (None for all), y and x in pixels.
     """
-    pictures = {"frames": frames, **rows}
-    per_line = min(len(frames), 8)
-    lines = [
-        (name, range(start, min(start + per_line, len(frames))))
-        for start in range(0, len(frames), per_line)
-        for name in pictures
+    images = {"frames": frames, **overlays}
+    per_row = min(len(frames), 8)
+    rows = [
+        (name, range(start, min(start + per_row, len(frames))))
+        for start in range(0, len(frames), per_row)
+        for name in images
     ]
     height, width = frames.shape[1:3]
-    shape = _SIDE_IN * height / width
-    figure = Figure(figsize=(per_line * _SIDE_IN + 4.5, max(len(lines) * shape, 3.4) + 0.8))
-    columns = figure.add_gridspec(1, 2, width_ratios=(per_line * _SIDE_IN, 3.6), wspace=0.32)
-    grid = columns[0].subgridspec(len(lines), per_line, wspace=0.03, hspace=0.05)
-    for line, (name, numbers) in enumerate(lines):
+    row_height = _SIDE_IN * height / width
+    figure = Figure(figsize=(per_row * _SIDE_IN + 4.5, max(len(rows) * row_height, 3.4) + 0.8))
+    columns = figure.add_gridspec(1, 2, width_ratios=(per_row * _SIDE_IN, 3.6), wspace=0.32)
+    grid = columns[0].subgridspec(len(rows), per_row, wspace=0.03, hspace=0.05)
+    for row, (name, numbers) in enumerate(rows):
         for column, number in enumerate(numbers):
-            axis = figure.add_subplot(grid[line, column])
-            axis.imshow(pictures[name][number])
+            axis = figure.add_subplot(grid[row, column])
+            axis.imshow(images[name][number])
             axis.set_xticks([])
             axis.set_yticks([])
             if column == 0:
                 axis.set_ylabel(name, fontsize=9)
             if name == "frames":
                 axis.set_title(f"frame {number}", fontsize=8, pad=2)
-            if mark and mark[0] in (None, number):
-                axis.plot(mark[2], mark[1], "+", color="cyan", markersize=9)
-    plots = columns[1].subgridspec(len(side), 1, hspace=0.65)
-    for number, plot in enumerate(side):
-        _side_plot(figure.add_subplot(plots[number]), **plot)
+            if marker and marker[0] in (None, number):
+                axis.plot(marker[2], marker[1], "+", color="cyan", markersize=9)
+    places = columns[1].subgridspec(len(plots), 1, hspace=0.65)
+    for number, plot in enumerate(plots):
+        _draw_plot(figure.add_subplot(places[number]), **plot)
     figure.suptitle(fill(title, 120))
     save_figure(figure, path)
 
 
-def _side_plot(
+def _draw_plot(
     axis: Axes,
     title: str,
     bars: Sequence[tuple[str, float]] = (),
     curves: dict[str, Sequence[float]] | None = None,
     xlabel: str = "",
+    xlim: tuple[float, float] | None = None,
     ylim: tuple[float, float] | None = None,
 ) -> None:
-    """Bars (name, percent), best on top, or curves by name over 0, 1, …."""
+    """Bars (name, length), best on top, or curves by name over 0, 1, …."""
     if bars:
-        names, values = zip(*reversed(bars), strict=True)
-        axis.barh(range(len(bars)), values, color="tab:orange", alpha=0.6)
+        names, lengths = zip(*reversed(bars), strict=True)
+        axis.barh(range(len(bars)), lengths, color="tab:orange", alpha=0.6)
         axis.set_yticks([])
+        axis.set_xlim(xlim)
+        left = min(axis.get_xlim()[0], 0) + 0.01 * np.ptp(axis.get_xlim())
         for place, name in enumerate(names):  # within the bars: names may be long
-            axis.text(1, place, shorten(name, 60), va="center", fontsize=7)
-        axis.set_xlim(0, 100)
+            axis.text(left, place, shorten(name, 60), va="center", fontsize=7)
     for name, values in (curves or {}).items():
         axis.plot(range(len(values)), values, "o-", markersize=3, label=name)
     if curves:
@@ -143,7 +147,7 @@ def matrix_figure(
     matrices: Sequence[dict[str, np.ndarray]],
     titles: Sequence[dict[str, str]],
     title: str,
-    side: Sequence[dict],
+    plots: Sequence[dict],
 ) -> None:
     """Attention matrices of every layer, as in Fig. 2 of the paper, and curves below.
 
@@ -152,46 +156,52 @@ def matrix_figure(
         matrices: by name, for each layer; brightness is relative to a matrix's 99th percentile.
         titles: of each.
         title: of the picture.
-        side: plots of figures by layer, see `_side_plot`.
+        plots: of figures by layer, see `_draw_plot`.
     """
     kinds = list(matrices[0])
-    per_line = min(len(matrices), 4) if len(matrices) > 1 else len(kinds)
-    lines = -(-len(matrices) * len(kinds) // per_line)
-    figure = Figure(figsize=(max(2.6 * per_line, 8), 2.8 * lines + 3), layout="constrained")
-    top, bottom = figure.subfigures(2, 1, height_ratios=(2.8 * lines, 2.5))
-    axes = top.subplots(lines, per_line, squeeze=False)
+    per_row = min(len(matrices), 4) if len(matrices) > 1 else len(kinds)
+    num_rows = -(-len(matrices) * len(kinds) // per_row)
+    figure = Figure(figsize=(max(2.6 * per_row, 8), 2.8 * num_rows + 3), layout="constrained")
+    top, bottom = figure.subfigures(2, 1, height_ratios=(2.8 * num_rows, 2.5))
+    axes = top.subplots(num_rows, per_row, squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()
     for layer, by_kind in enumerate(matrices):
         for number, kind in enumerate(kinds):
-            line, column = layer // per_line * len(kinds) + number, layer % per_line
-            axis = axes[line, column] if len(matrices) > 1 else axes[0, number]
+            row, column = layer // per_row * len(kinds) + number, layer % per_row
+            axis = axes[row, column] if len(matrices) > 1 else axes[0, number]
             brightest = max(np.quantile(by_kind[kind], 0.99), 1e-12)
             axis.imshow(by_kind[kind], cmap="viridis", vmin=0, vmax=brightest, aspect="auto")
             axis.set_title(f"{kind}\n{titles[layer][kind]}", fontsize=7)
-    plots = bottom.subplots(1, len(side), squeeze=False)
-    for axis, plot in zip(plots.flat, side, strict=True):
-        _side_plot(axis, **plot)
+    below = bottom.subplots(1, len(plots), squeeze=False)
+    for axis, plot in zip(below.flat, plots, strict=True):
+        _draw_plot(axis, **plot)
     figure.suptitle(fill(title, 100), fontsize=11)
     save_figure(figure, path)
 
 
 @matplotlib.rc_context(PLAIN_TEXT)
-def animation(
-    frames: np.ndarray, pictures: np.ndarray, title: str, bars: Sequence[tuple[str, float]]
+def animation_frames(
+    frames: np.ndarray, overlays: np.ndarray, title: str, best_classes: dict
 ) -> np.ndarray:
-    """Frames and pictures (T, H, W, 3) side by side over the best classes, (T, H', W', 3) uint8."""
+    """Frames and overlays (T, H, W, 3) side by side over the best classes, (T, H', W', 3) uint8.
+
+    Args:
+        frames, overlays: pictures of the same size.
+        title: above them.
+        best_classes: bars below them, see `_draw_plot`.
+    """
     drawn = []
-    for number, pair in enumerate(zip(frames, pictures, strict=True)):
+    for number, pair in enumerate(zip(frames, overlays, strict=True)):
         figure = Figure(figsize=(6.4, 4.8), dpi=80)
         figure.suptitle(fill(title, 80), fontsize=10)
         grid = figure.add_gridspec(2, 2, height_ratios=(3, 1), hspace=0.2, wspace=0.05)
-        for column, picture in enumerate(pair):
+        for column, image in enumerate(pair):
             axis = figure.add_subplot(grid[0, column])
-            axis.imshow(picture)
+            axis.imshow(image)
             axis.set_axis_off()
         axis = figure.add_subplot(grid[1, :])
-        _side_plot(axis, f"frame {number}", bars)
+        _draw_plot(axis, **best_classes | dict(title=f"frame {number}"))
         figure.subplots_adjust(left=0.05, right=0.95, top=0.9, bottom=0.08)
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
@@ -216,15 +226,20 @@ def gif_bytes(pictures: np.ndarray) -> bytes:
 
 
 @matplotlib.rc_context(PLAIN_TEXT)
-def time_figure(seconds: Sequence[float], curves: dict[str, Sequence[float]]) -> bytes:
-    """Percentages by name over seconds, as a PNG file's bytes."""
+def timeline_figure(
+    seconds: Sequence[float],
+    curves: dict[str, Sequence[float]],
+    ylabel: str,
+    ylim: tuple[float, float] | None,
+) -> bytes:
+    """Scores by name over seconds, as a PNG file's bytes; `ylim` None fits them."""
     figure, file = Figure(figsize=(6, 2.4), layout="constrained"), BytesIO()
     axis = figure.subplots()
     for name, values in curves.items():
         axis.plot(seconds, values, "o-", markersize=3, label=shorten(name, 40))
-    axis.set_ylim(0, 100)
+    axis.set_ylim(ylim)
     axis.set_xlabel("seconds", fontsize=8)
-    axis.set_ylabel("probability (%)", fontsize=8)
+    axis.set_ylabel(ylabel, fontsize=8)
     axis.tick_params(labelsize=7)
     axis.legend(fontsize=7)
     save_figure(figure, file)

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lvt_ff.explain.attention_recorder import AttentionRecord, core_of, record
+from lvt_ff.explain.attention_recorder import AttentionRecord, core_of, record_attention
+from lvt_ff.hf.scores import score_function, scores_from_logits
 from lvt_ff.ops import upcast
 
 __all__ = ["Explanation", "deletion_curve", "relevance"]
@@ -26,8 +27,9 @@ class Explanation:
         clip: normalised (1, T, C, H, W).
         frames: the same as pictures, (T, H, W, 3) uint8.
         predictions: best classes, `[{"label": …, "score": …}, …]`.
-        label, score: the class explained and its probability.
+        label, score: the class explained and its score.
         relevance: (T, h, w), shares that sum to 1.
+        score_function: what made scores of logits, see `lvt_ff.hf.scores`.
     """
 
     clip: Tensor
@@ -36,8 +38,10 @@ class Explanation:
     label: str
     score: float
     relevance: np.ndarray
+    score_function: str = "softmax"
 
 
+@torch.inference_mode(False)  # gradients are needed, whatever the caller is in
 def relevance(model: nn.Module, clips: Tensor, classes: Tensor) -> Tensor:
     """How much each token counts for the score of a class: gradient-weighted rollout.
 
@@ -64,9 +68,11 @@ def relevance(model: nn.Module, clips: Tensor, classes: Tensor) -> Tensor:
     handle = core.norm.register_forward_hook(lambda module, inputs, _: last.append(inputs[0]))
     try:
         with torch.enable_grad():
-            scores, records = record(core, clips.detach().clone().requires_grad_(True))
+            # Clips and classes made in inference mode take part in gradients as copies only.
+            clips, classes = clips.detach().clone().requires_grad_(True), classes.clone()
+            logits, records = record_attention(core, clips)
             # Relevance has no unit; pooling divides gradients by the tokens, too far for float16.
-            score = scores.gather(1, classes[:, None]).sum() * math.prod(records[0].size)
+            score = logits.gather(1, classes[:, None]).sum() * math.prod(records[0].size)
             gradient, *heads = torch.autograd.grad(score, [last[0], *(r.out for r in records)])
     finally:
         handle.remove()
@@ -110,7 +116,7 @@ def _before_shift(item: AttentionRecord, passed: Tensor) -> Tensor:
 def deletion_curve(
     model: nn.Module, clips: Tensor, classes: Tensor, relevant: Tensor, num_steps: int = 10
 ) -> Tensor:
-    """Probability of a class while the most relevant tokens are replaced by the mean of the others.
+    """Score of a class while the most relevant tokens are replaced by the mean of the others.
 
     Patches are replaced before positions are added. The mean of a curve is its area.
 
@@ -125,16 +131,18 @@ def deletion_curve(
         (B, num_steps + 1).
     """
     core, (num_frames, num_tokens) = core_of(model), relevant.shape[1:]
+    config = getattr(model, "config", None)  # timm's models have none: one class a clip
+    function = score_function(config) if config is not None else "softmax"
     ranks = relevant.flatten(1).argsort(descending=True).argsort().unflatten(1, (num_frames, -1))
     curve = []
     for step in range(num_steps + 1):
         kept = ranks >= round(step / num_steps * (num_frames * num_tokens - 1))
         handle = core.patch_embed.register_forward_hook(_keep(kept.unsqueeze(-1)))
         try:
-            probabilities = core(clips.to(core.temp_embed.dtype)).float().softmax(-1)
+            scores = scores_from_logits(core(clips.to(core.temp_embed.dtype)), function)
         finally:
             handle.remove()
-        curve.append(probabilities.gather(1, classes[:, None])[:, 0])
+        curve.append(scores.gather(1, classes[:, None])[:, 0])
     return torch.stack(curve, dim=1)
 
 

@@ -15,33 +15,33 @@ from lvt_ff.explain.attention_recorder import (
     concentration,
     core_of,
     frame_attention,
-    record,
+    record_attention,
 )
 from lvt_ff.explain.relevance import Explanation
+from lvt_ff.hf.scores import format_score
 from lvt_ff.layers.attention import JointSequences
 from lvt_ff.model import LinearVideoTransformer
 
-__all__ = ["ANIMATED", "VIEWS", "View", "Viewer", "relevance_heat"]
+__all__ = ["ANIMATION_SUFFIXES", "VIEWS", "View", "Viewer", "relevance_overlay"]
 
-ANIMATED = (".gif", ".mp4")
+ANIMATION_SUFFIXES = (".gif", ".mp4")
 _ROWS = 300  # of an attention matrix in a picture
 
 
-def heat(
-    core: LinearVideoTransformer, frames: np.ndarray, maps: np.ndarray, low: float, high: float
+def heatmap_overlay(
+    core: LinearVideoTransformer, frames: np.ndarray, token_map: np.ndarray, low: float, high: float
 ) -> np.ndarray:
-    """Token maps (T, h, w) over frames (T, H, W, 3), black at `low` and brightest at `high`."""
+    """A token map (T, h, w) over frames (T, H, W, 3), black at `low` and brightest at `high`."""
     proj = core.patch_embed.proj
     stem = (proj.kernel_size[0], proj.stride[0], proj.padding[0])
-    pixels = figures.per_pixel(maps, core.img_size, stem)
-    scaled = np.clip((pixels - low) / max(high - low, 1e-12), 0, 1)
-    return figures.blend(frames, scaled)
+    heatmap = figures.upsample_token_map(token_map, core.img_size, stem)
+    return figures.overlay_heatmap(frames, np.clip((heatmap - low) / max(high - low, 1e-12), 0, 1))
 
 
-def relevance_heat(core: LinearVideoTransformer, explained: Explanation) -> np.ndarray:
+def relevance_overlay(core: LinearVideoTransformer, explained: Explanation) -> np.ndarray:
     """Relevance over the frames, brightest at its 99.5th percentile."""
     shares = explained.relevance
-    return heat(core, explained.frames, shares, 0, np.quantile(shares, 0.995))
+    return heatmap_overlay(core, explained.frames, shares, 0, np.quantile(shares, 0.995))
 
 
 class Viewer:
@@ -72,7 +72,7 @@ class Viewer:
         self.explained, self.name, self.head, self.query = explained, name, head, query
         self.core = core_of(model)
         self.layer = -1 if layer is None else layer
-        _, records = record(self.core, explained.clip)
+        _, records = record_attention(self.core, explained.clip)
         self.space = [item for item in records if item.name == "attn"]
         self.time = [item for item in records if item.name == "temporal_attn"]
         self.joint = self.space[0].module.sequences is JointSequences
@@ -90,11 +90,16 @@ class Viewer:
         self.heads = "mean of all heads" if self.head is None else f"head {self.head}"
         self.which = f"block {self.layer}, {self.heads}"
 
-    def heat(self, maps: np.ndarray, low: float, high: float) -> np.ndarray:
-        return heat(self.core, self.explained.frames, maps, low, high)
+    def overlay(self, token_map: np.ndarray, low: float, high: float) -> np.ndarray:
+        return heatmap_overlay(self.core, self.explained.frames, token_map, low, high)
 
-    def bars(self) -> list[tuple[str, float]]:
-        return [(row["label"], 100 * row["score"]) for row in self.explained.predictions]
+    def best_classes(self) -> dict:
+        """A plot of the best classes: probabilities in percent, or the values of a regression."""
+        rows = self.explained.predictions
+        if self.explained.score_function == "none":
+            return dict(title="values", bars=[(row["label"], row["score"]) for row in rows])
+        bars = [(row["label"], 100 * row["score"]) for row in rows]
+        return dict(title="best classes (%)", bars=bars, xlim=(0, 100))
 
     def of_head(self, weights: Tensor) -> Tensor:
         """Weights (S, A, ·, L) of the chosen head, (S, 1, ·, L), or of all."""
@@ -118,14 +123,17 @@ class Viewer:
             )
         ]
 
-    def sheet(self, path: Path, rows: dict, title: str, side: list, mark: tuple | None = None):
-        """A contact sheet, or by the suffix an animation of its first row."""
-        if path.suffix.lower() in ANIMATED:
-            first = next(iter(rows.values()))
-            drawn = figures.animation(self.explained.frames, first, title, self.bars())
+    def sheet(
+        self, path: Path, overlays: dict, title: str, plots: list, marker: tuple | None = None
+    ) -> None:
+        """A contact sheet, or by the suffix an animation of its first overlay."""
+        frames = self.explained.frames
+        if path.suffix.lower() in ANIMATION_SUFFIXES:
+            first = next(iter(overlays.values()))
+            drawn = figures.animation_frames(frames, first, title, self.best_classes())
             figures.save_animation(path, drawn)
         else:
-            figures.contact_sheet(path, self.explained.frames, rows, title, side, mark)
+            figures.contact_sheet(path, frames, overlays, title, plots, marker)
 
 
 def _rows(item: AttentionRecord) -> Tensor:
@@ -137,16 +145,17 @@ def _rows(item: AttentionRecord) -> Tensor:
 def _view_relevance(view: Viewer, path: Path) -> None:
     explained = view.explained
     per_frame = explained.relevance.sum(axis=(1, 2))
-    side = [
-        dict(title="best classes (%)", bars=view.bars()),
+    plots = [
+        view.best_classes(),
         dict(
             title="relevance by frame (%)",
             curves={"relevance": 100 * per_frame},
             xlabel="frame",
         ),
     ]
-    title = f"{view.name}: what counts for {explained.label!r} ({100 * explained.score:.1f} %)"
-    view.sheet(path, {"relevance": relevance_heat(view.core, explained)}, title, side)
+    score = format_score(explained.score, explained.score_function)
+    title = f"{view.name}: what counts for {explained.label!r} ({score})"
+    view.sheet(path, {"relevance": relevance_overlay(view.core, explained)}, title, plots)
 
 
 def _view_attention(view: Viewer, path: Path) -> None:
@@ -190,11 +199,11 @@ def _view_attention(view: Viewer, path: Path) -> None:
     where = f"frame {frame}, " if view.joint else ""
     view.sheet(
         path,
-        {name: view.heat(values, 0, top) for name, values in maps.items()},
+        {name: view.overlay(values, 0, top) for name, values in maps.items()},
         f"{view.name}: what the token at {where}row {row}, column {column} attends to "
         f"({view.which})",
         view.concentration_plots(view.space),
-        mark=(frame if view.joint else None, y, x),
+        marker=(frame if view.joint else None, y, x),
     )
 
 
@@ -213,13 +222,14 @@ def _view_fixation(view: Viewer, path: Path) -> None:
                 .numpy()
                 for pair in found
             ]
-    rows = {}
+    overlays = {}
     for name, layers in ratios.items():
         low, high = layers[view.layer].min(), layers[view.layer].max()
-        rows[f"γ {name}\n{low:.2f} to {high:.2f}"] = view.heat(layers[view.layer], low, high)
+        title = f"γ {name}\n{low:.2f} to {high:.2f}"
+        overlays[title] = view.overlay(layers[view.layer], low, high)
     mean = {name: [values.mean() for values in layers] for name, layers in ratios.items()}
-    side = [dict(title="mean γ", curves=mean, xlabel="block", ylim=(0, 1.05))]
-    view.sheet(path, rows, f"{view.name}: fixation ratios ({view.which})", side)
+    plots = [dict(title="mean γ", curves=mean, xlabel="block", ylim=(0, 1.05))]
+    view.sheet(path, overlays, f"{view.name}: fixation ratios ({view.which})", plots)
 
 
 def _view_time(view: Viewer, path: Path) -> None:
@@ -270,10 +280,10 @@ def _view_layers(view: Viewer, path: Path) -> None:
 
 
 class View(NamedTuple):
-    """A function that draws, whether frames run through its picture, and the options it takes."""
+    """A function that draws, whether it can be animated, and the options it takes."""
 
     draw: Callable[[Viewer, Path], None]
-    moving: bool
+    animated: bool
     options: frozenset[str]
 
 

@@ -15,7 +15,15 @@ from timm.models import get_pretrained_cfg, split_model_name_tag
 from transformers import PreTrainedConfig, TimmWrapperConfig
 from transformers.utils import cached_file
 
-from lvt_ff.schema import ALIASES, DEFAULTS, check_config, check_labels, check_options, timm_options
+from lvt_ff.schema import (
+    ALIASES,
+    DEFAULTS,
+    check_config,
+    check_labels,
+    check_options,
+    ordered_names,
+    timm_options,
+)
 from lvt_ff.timm_models import SOURCES
 from lvt_ff.utils.json_files import read_object
 from lvt_ff.utils.validation import suggest
@@ -113,16 +121,16 @@ def _to_fields(config_dict: dict[str, Any]) -> dict[str, Any]:
     fields = {key: value for key, value in config_dict.items() if key not in _TIMM_KEYS}
     fields.pop("label2id", None)  # derived
     names = fields.get("id2label") or config_dict.get("label_names")
+    num_labels = config_dict.get("num_classes", 0)
     if fields.get("model_type") != LVTFFConfig.model_type:
         fields = {k: v for k, v in fields.items() if k not in DEFAULTS and k not in ALIASES}
         fields |= timm_options(config_dict) | dict(model_type=LVTFFConfig.model_type)
         fields.pop("num_classes", None)
-        num_labels = config_dict.get("num_classes", 0)
         if not num_labels:
             fields["architectures"] = HEADLESS
         names = names or [f"LABEL_{index}" for index in range(num_labels)]
     if names:
-        fields["id2label"] = check_labels(names, "config.json", "id2label")
+        fields["id2label"] = check_labels(names, "config.json", "id2label", num_labels)
     if "pretrained_cfg" in fields:
         fields["pretrained_cfg"] = kept_cfg(fields["pretrained_cfg"] or {})
     return fields
@@ -176,12 +184,17 @@ class LVTFFConfig(PreTrainedConfig):
     pretrained_cfg: dict | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
-        if kwargs.get("num_labels") is not None:  # before there is a name for each of them
-            check_options(dict(num_classes=kwargs["num_labels"]), "LVTFFConfig (num_labels)")
+        num_labels = kwargs.get("num_labels")
+        if num_labels is not None:  # before there is a name for each of them
+            check_options(dict(num_classes=num_labels), "LVTFFConfig (num_labels)")
+        if self.id2label is None and self.label2id:
+            self.id2label = {index: name for name, index in self.label2id.items()}
+        if self.id2label is not None:
+            # transformers' pipeline looks names up by the outputs' numbers, from 0.
+            source = type(self).__name__
+            self.id2label = check_labels(self.id2label, source, "id2label", num_labels)
         super().__post_init__(**kwargs)
-        # transformers fills this in for num_labels, but not for id2label alone.
-        if self.label2id is None and self.id2label is not None:
-            self.label2id = {name: index for index, name in self.id2label.items()}
+        self.label2id = {name: index for index, name in self.id2label.items()}
         if self.pretrained_cfg is not None:
             self.pretrained_cfg = {k: _as_json(v) for k, v in self.pretrained_cfg.items()}
 
@@ -190,7 +203,7 @@ class LVTFFConfig(PreTrainedConfig):
         check_options(self.core_kwargs(), type(self).__name__)
 
     def validate_labels(self) -> None:
-        """Part of the strict class: classes count from 0, and have names that differ."""
+        """Part of the strict class: classes have names that differ."""
         if self.id2label is not None:
             check_labels(self.id2label, type(self).__name__, "id2label")
 
@@ -228,8 +241,8 @@ class LVTFFConfig(PreTrainedConfig):
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The names of the classes, in order; a class without one is numbered."""
-        return tuple(self.id2label.get(i, f"LABEL_{i}") for i in range(self.num_labels))
+        """The names of the classes, in order of the outputs, see `ordered_names`."""
+        return tuple(ordered_names(self.id2label))
 
     @property
     def num_stored_classes(self) -> int:

@@ -6,11 +6,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lvt_ff.data import read_clip, read_views, sample_indices
+from lvt_ff.data import header, read_clip, read_views, sample_indices
+from lvt_ff.hf.scores import score_function, scores_from_logits
 from lvt_ff.hub.model_folder import load_folder
+from lvt_ff.utils.errors import Failure
 from lvt_ff.utils.validation import check_rgb
 
 __all__ = ["Classifier"]
+
+_FRAMES_BYTES = 2**29  # of the frames in memory while parts of a video are read
 
 
 class Classifier:
@@ -19,13 +23,14 @@ class Classifier:
     Args:
         folder: model folder.
         device: torch device; None takes a GPU where there is one.
-        num_clips, num_crops: views per video whose probabilities are averaged.
-        decoder: see `lvt_ff.read_clip`.
+        num_clips, num_crops: views per video whose scores are averaged.
+        decoder, timeout_s, max_pixels: see `lvt_ff.read_clip`.
 
     Raises:
         ValueError: not a model folder, or a device that is not there.
     """
 
+    @torch.inference_mode(False)  # weights made in inference mode have no gradients to explain
     def __init__(
         self,
         folder: str | Path,
@@ -33,6 +38,8 @@ class Classifier:
         num_clips: int = 1,
         num_crops: int = 1,
         decoder: str = "auto",
+        timeout_s: float = 60.0,
+        max_pixels: int | None = None,
     ):
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         try:
@@ -45,50 +52,94 @@ class Classifier:
         self.transform = self.processor.eval_transform()
         self.clip_options = dict(self.processor.clip_options(), num_clips=num_clips)
         self.num_crops = num_crops
-        self.decoder = decoder
+        self.read_options = dict(decoder=decoder, timeout_s=timeout_s, max_pixels=max_pixels)
 
     def read(self, path: str | Path) -> Tensor:
         """The clips of a video as the model takes them, (num_clips · num_crops, T, C, H, W)."""
         views = read_views(
-            path, self.transform, self.clip_options, self.num_crops, decoder=self.decoder
+            path, self.transform, self.clip_options, self.num_crops, **self.read_options
         )
         return views.to(self.device)
 
+    @property
+    def score_function(self) -> str:
+        """What makes scores of logits, see `lvt_ff.hf.scores`."""
+        return score_function(self.model.config)
+
     def pictures(self, clip: Tensor) -> np.ndarray:
-        """A clip (T, C, H, W) as frames to look at, (T, H, W, 3) uint8."""
+        """A clip (T, C, H, W) as frames to look at, (T, H, W, 3) uint8.
+
+        The first three channels are red, green and blue; of fewer the first is shown in grey.
+        """
+        shown = 3 if clip.shape[1] >= 3 else 1
         mean, std = (
-            torch.tensor(values).view(-1, 1, 1)
+            torch.tensor(values[:shown]).view(-1, 1, 1)
             for values in (self.transform.mean, self.transform.std)
         )
-        pixels = (clip.cpu().float() * std + mean).mul(255).round().clamp(0, 255)
+        pixels = (clip[:, :shown].cpu().float() * std + mean).mul(255).round().clamp(0, 255)
         return pixels.permute(0, 2, 3, 1).expand(-1, -1, -1, 3).byte().numpy()
 
-    @torch.inference_mode()
     def __call__(self, path: str | Path, top_k: int = 5) -> list[dict]:
-        """The best classes of a video, as `[{"label": …, "score": …}, …]`."""
-        return self.ranked(self.model(self.read(path)).logits, top_k)
+        """The best classes of a video, as `[{"label": …, "score": …}, …]`.
+
+        Raises:
+            VideoReadError: the file cannot be read.
+            Failure: the model's scores are not numbers.
+        """
+        return self.classify_clips(self.read(path), top_k)
 
     @torch.inference_mode()
-    def over_time(self, path: str | Path, num_parts: int) -> Tensor:
-        """Probabilities (num_parts, K) of equal parts of a video, each read as one of its own."""
-        options = dict(self.processor.clip_options())
+    def classify_clips(self, clips: Tensor, top_k: int = 5) -> list[dict]:
+        """The best classes of clips (V, T, C, H, W) of one video; see `__call__`."""
+        return self.ranked(self.model(clips).logits, top_k)
+
+    @torch.inference_mode()
+    def scores_over_time(self, path: str | Path, num_parts: int) -> Tensor:
+        """Scores (num_parts, K) of equal parts of a video, each read as one of its own."""
+        clip_options = self.processor.clip_options()
         rows = []
-        for part in range(num_parts):
+        for parts in self._parts_at_once(path, num_parts):
 
-            def choose(total: int, part: int = part) -> np.ndarray:
-                first, end = (total * place // num_parts for place in (part, part + 1))
-                return first + sample_indices(max(end - first, 1), **options)
+            def choose(total: int, parts: range = parts) -> np.ndarray:
+                bounds = [total * place // num_parts for place in (*parts, parts.stop)]
+                return np.concatenate(
+                    [
+                        first + sample_indices(max(end - first, 1), **clip_options)
+                        for first, end in zip(bounds[:-1], bounds[1:], strict=True)
+                    ]
+                )
 
-            clip = self.transform(read_clip(path, choose, self.decoder))
-            rows.append(self.model(clip[None].to(self.device)).logits[0].float().softmax(-1).cpu())
+            frames = read_clip(path, choose, **self.read_options)
+            for part in np.split(frames, len(parts)):
+                clip = self.transform(part)[None].to(self.device)
+                rows.append(self.scores(self.model(clip).logits)[0])
         return torch.stack(rows)
 
+    def _parts_at_once(self, path: str | Path, num_parts: int) -> list[range]:
+        """Numbers of the parts that are read together: a decoder starts from the first frame."""
+        known = header(path, self.read_options["max_pixels"])
+        at_once = 1
+        if known is not None:
+            part_bytes = 3 * known[1] * self.processor.num_frames
+            at_once = min(max(_FRAMES_BYTES // max(part_bytes, 1), 1), num_parts)
+        starts = range(0, num_parts, at_once)
+        return [range(start, min(start + at_once, num_parts)) for start in starts]
+
+    def scores(self, logits: Tensor) -> Tensor:
+        """Scores (V, K) of logits, on the CPU."""
+        return scores_from_logits(logits.detach().cpu(), self.score_function)
+
     def ranked(self, logits: Tensor, top_k: int = 5) -> list[dict]:
-        """The best classes of clips of one video from their scores (V, K)."""
-        probabilities = logits.detach().float().cpu().double().softmax(-1).mean(0)
-        scores, classes = probabilities.topk(min(top_k, len(probabilities)))
-        names = self.model.config.id2label
+        """The best classes of clips of one video from their logits (V, K)."""
+        scores = self.scores(logits.double()).mean(0)
+        if not scores.isfinite().all():
+            raise Failure(
+                "The model's scores are not numbers (NaN): its weights are damaged, or its "
+                "training diverged."
+            )
+        best, classes = scores.topk(min(top_k, len(scores)))
+        names = self.model.config.class_names
         return [
             dict(label=names[index], score=score)
-            for index, score in zip(classes.tolist(), scores.tolist(), strict=True)
+            for index, score in zip(classes.tolist(), best.tolist(), strict=True)
         ]

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from lvt_ff.data.transforms import INTERPOLATIONS
 from lvt_ff.hf import LVTFFConfig, LVTFFVideoProcessor
+from lvt_ff.hf.scores import score_function
 from lvt_ff.hub.model_folder import load_folder
 from lvt_ff.utils.atomic_io import atomic_file
 from lvt_ff.utils.command_line import command
@@ -33,11 +34,17 @@ _TORCH_DESCRIPTION = f"{METADATA}.json"
 
 
 def description(config: LVTFFConfig, processor: LVTFFVideoProcessor) -> dict[str, Any]:
-    """What goes in and what comes out: clip shape, preprocessing, class names."""
+    """What goes in and what comes out: clip shape, preprocessing, class names, and what makes
+    scores of logits ("softmax", "sigmoid" or "none")."""
     height, width = processor.crop_size["height"], processor.crop_size["width"]
     return dict(
         input=dict(name=INPUT, shape=["batch", config.num_frames, config.in_chans, height, width]),
-        output=dict(name=OUTPUT, classes=list(config.class_names)),
+        output=dict(
+            name=OUTPUT,
+            classes=list(config.class_names),
+            problem_type=config.problem_type,
+            score_function=score_function(config),
+        ),
         preprocessing=dict(
             sampling=processor.sampling,
             sampling_stride=processor.sampling_stride,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from lvt_ff.data import VideoReadError
+from lvt_ff.hf.scores import format_score
 from lvt_ff.inference.classifier import Classifier
 from lvt_ff.utils.command_line import command
 from lvt_ff.utils.errors import Failure, usage
@@ -27,14 +28,17 @@ def predict(
 ) -> None:
     """Print the best classes of each video.
 
+    Scores are those of transformers' pipeline: a share of 100 %, a probability for each class where
+    the model gives several labels (`problem_type` multi_label_classification), or the values that
+    it predicts (regression).
     Videos that cannot be read are named, the rest is classified, and the exit status is 1.
 
     Args:
         videos: Video files.
         model: Model folder, or ORG/NAME[@REVISION] on the Hub.
         top_k: Number of classes.
-        clips: Clips in time per video; probabilities are averaged.
-        crops: Crops along the longer side per clip; probabilities are averaged.
+        clips: Clips in time per video; scores are averaged.
+        crops: Crops along the longer side per clip; scores are averaged.
         json: One JSON object per video and line.
         decoder: Video backend; auto falls back from one to the next.
         device: Torch device; a GPU where there is one if not given.
@@ -53,7 +57,7 @@ def predict(
             print(f"  {result}")
             continue
         for row in result:
-            print(f"  {100 * row['score']:5.1f} %  {row['label']}")
+            print(f"  {format_score(row['score'], classify.score_function):>7}  {row['label']}")
     if failed:
         raise Failure(f"{failed} of {len(videos)} videos could not be read")
 

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from huggingface_hub.errors import StrictDataclassError
 
-__all__ = ["Failure", "UsageError", "VideoReadError", "one_line", "usage"]
+__all__ = ["Failure", "FrameSizeError", "UsageError", "VideoReadError", "one_line", "usage"]
 
 
 class Failure(RuntimeError):
@@ -18,6 +18,10 @@ class UsageError(ValueError):
 
 class VideoReadError(RuntimeError):
     """No backend could read a file; the message names it, what was tried, and each reason."""
+
+
+class FrameSizeError(VideoReadError):
+    """A file has a larger frame than the caller allows."""
 
 
 @contextmanager

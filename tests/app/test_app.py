@@ -6,8 +6,10 @@ import socket
 import subprocess
 import sys
 import time
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
+from pathlib import Path
 
 import av
 import httpx
@@ -16,14 +18,15 @@ import psutil
 import pytest
 import torch
 import yaml
-from conftest import random_frames
+from conftest import random_frames, write_growing_video
 from gradio_client import Client, handle_file
 from packaging.requirements import Requirement
 
+import lvt_ff
 from lvt_ff import LVTFFConfig, LVTFFForVideoClassification, LVTFFVideoProcessor
 from lvt_ff.app import hf_space
-from lvt_ff.app.result_page import answer, check_video
-from lvt_ff.app.server import Visits
+from lvt_ff.app.result_page import check_video, make_result_page
+from lvt_ff.app.server import UploadHandler
 from lvt_ff.cli import main
 from lvt_ff.data.synthetic.writer import write_video
 from lvt_ff.inference.classifier import Classifier
@@ -79,7 +82,10 @@ def page(place):
     models = f"{place / 'first'},{place / 'second'}"
     limits = ["--max_mb", "1", "--max_seconds", "20", "--samples", str(place / "samples")]
     command = [sys.executable, "-m", "lvt_ff", "app", "--model", models, "--port", str(port)]
-    process = started([*command, *limits], port, env=dict(os.environ, TMPDIR=str(temporary)))
+    package = str(Path(lvt_ff.__file__).parents[1])
+    env = dict(os.environ, TMPDIR=str(temporary), PYTHONPATH=package)
+    # Where the working folder holds the uploads, gradio is strict about their names.
+    process = started([*command, *limits], port, env=env, cwd=place)
     yield f"http://127.0.0.1:{port}/", process, temporary
     process.terminate()
     process.wait(20)
@@ -205,6 +211,50 @@ def test_files_over_the_limits_are_refused(page, place, tmp_path):
     wait_until_empty(temporary)
 
 
+@pytest.mark.parametrize("name", [".mp4", "..MP4", ".hidden.mp4", "a b.MP4"])
+def test_uploads_of_any_name_are_read_and_deleted(page, place, tmp_path, name):
+    address, _, temporary = page
+    shutil.copy(place / "a.mp4", tmp_path / name)
+    line, parts = visit(address, tmp_path / name)
+    assert line == f"**{name}**"
+    assert shown(parts[0]) == predicted(place / "first", place / "a.mp4")
+    wait_until_empty(temporary)
+
+
+def test_frames_that_grow_behind_the_header_are_refused(page, place, tmp_path):
+    address, process, temporary = page
+    visit(address, place / "a.mp4")
+    before = psutil.Process(process.pid).memory_info().rss
+    write_growing_video(tmp_path / "a.webm", "libvpx", [(64, 96), (2200, 4000)], num_frames=2)
+    line, parts = visit(address, tmp_path / "a.webm")
+    assert line == "⚠️ A frame has more than 8,294,400 pixels, which is the limit."
+    assert parts == [{}, "", {}, ""]
+    assert psutil.Process(process.pid).memory_info().rss - before < 100e6
+    wait_until_empty(temporary)
+
+
+def test_visits_leave_no_memory(page, place):
+    address, process, temporary = page
+    content = (place / "a.mp4").read_bytes()
+
+    def visit_in_a_session(client):
+        sent = client.post("upload", files={"files": ("a.mp4", content)}).json()
+        data = [{"path": sent[0], "meta": {"_type": "gradio.FileData"}}]
+        session = dict(session_hash=uuid.uuid4().hex)
+        client.post("queue/join", json=dict(data=data, fn_index=0, **session))
+        with client.stream("GET", "queue/data", params=session) as stream:
+            assert any('"success":true' in line for line in stream.iter_lines())
+
+    with httpx.Client(base_url=f"{address}gradio_api/", timeout=60) as client:
+        sizes = []
+        for _ in range(2):  # the first visits fill what is kept for the last ones
+            for _ in range(40):
+                visit_in_a_session(client)
+            sizes.append(psutil.Process(process.pid).memory_info().rss)
+    assert sizes[1] - sizes[0] < 40 * 0.35e6  # every visit left 0.6 MB
+    wait_until_empty(temporary)
+
+
 def test_only_this_machine_is_listened_to(page):
     _, process, _ = page
     listening = [
@@ -287,12 +337,12 @@ def test_long_clips_have_a_timeline(place):
     classify = Classifier(place / "first", "cpu")
     length = check_video(place / "long.mp4", 10, 60)
     assert length == pytest.approx(12, abs=0.5)
-    assert "Over time: 2 parts" in answer(classify, place / "long.mp4", length).page
-    assert "Over time" not in answer(classify, place / "a.mp4", 1.0).page
-    rows = classify.over_time(place / "long.mp4", 3)
+    assert "Over time: 2 parts" in make_result_page(classify, place / "long.mp4", length).html
+    assert "Over time" not in make_result_page(classify, place / "a.mp4", 1.0).html
+    rows = classify.scores_over_time(place / "long.mp4", 3)
     assert rows.shape == (3, 6) and (rows[0] - rows[2]).abs().max() > 1e-4
     torch.testing.assert_close(rows.sum(1), torch.ones(3))
-    (whole,) = classify.over_time(place / "a.mp4", 1)
+    (whole,) = classify.scores_over_time(place / "a.mp4", 1)
     best = classify(place / "a.mp4", 1)[0]
     assert whole[classify.model.config.label2id[best["label"]]] == pytest.approx(
         best["score"], abs=1e-5
@@ -301,20 +351,42 @@ def test_long_clips_have_a_timeline(place):
 
 def test_models_without_weights_to_show_still_classify(place, monkeypatch):
     monkeypatch.setattr(KERNELS["relu"], "weights", Kernel.weights)
-    found = answer(Classifier(place / "first", "cpu"), place / "a.mp4", 1.0)
-    assert len(found.classes) == 5 and "no attention weights" in found.page
-    assert "The 4 frames that were used" in found.page
+    found = make_result_page(Classifier(place / "first", "cpu"), place / "a.mp4", 1.0)
+    assert len(found.best_classes) == 5 and "no attention weights" in found.html
+    assert "The 4 frames that were used" in found.html
+
+
+def test_files_may_vanish_while_uploads_are_swept(tmp_path, monkeypatch):
+    handler = UploadHandler({}, tmp_path, {}, 1, 1)
+    folders = [tmp_path / f"{number:064x}" for number in range(300)]
+    for folder in folders:
+        folder.mkdir()
+        (folder / "a.mp4").touch()
+        os.utime(folder / "a.mp4", (time.time() - 700,) * 2)
+    unlink = Path.unlink
+
+    def unlink_while_others_do(path, **options):
+        monkeypatch.setattr(Path, "unlink", unlink)
+        for folder in folders[::2]:
+            if folder != path.parent:
+                shutil.rmtree(folder)
+        unlink(path, **options)
+
+    monkeypatch.setattr(Path, "unlink", unlink_while_others_do)
+    handler.sweep()
+    assert not list(tmp_path.iterdir())  # the folders are gone too
 
 
 def test_broken_off_uploads_are_swept(place, tmp_path):
-    visits = Visits({}, tmp_path, {}, 1, 1)
+    handler = UploadHandler({}, tmp_path, {}, 1, 1)
     for name, content, age in (("old", b"x", 700), ("new", b"x", 60)):
         (tmp_path / name).write_bytes(content)
         os.utime(tmp_path / name, (time.time() - age,) * 2)
-    visits.answers = {tmp_path / "a": (time.time() - 100, []), tmp_path / "b": (time.time(), [])}
-    visits.sweep()
+    now = time.time()
+    handler.recent_results = {tmp_path / "a": (now - 100, []), tmp_path / "b": (now, [])}
+    handler.sweep()
     assert [file.name for file in tmp_path.iterdir()] == ["new"]
-    assert list(visits.answers) == [tmp_path / "b"]
+    assert list(handler.recent_results) == [tmp_path / "b"]
 
 
 @pytest.mark.parametrize(
