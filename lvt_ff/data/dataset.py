@@ -119,7 +119,7 @@ class EvalDataset(Dataset):
         return len(self.videos)
 
     def __getitem__(self, index: int) -> dict:
-        item = dict(index=index, label=int(self.videos.labels[index]))
+        item = dict(index=index, label=self.videos.labels[index].tolist())
         try:
             views = read_views(
                 self.videos.paths[index],

@@ -1,13 +1,20 @@
 """Lists of labelled videos: a folder of class folders, or a CSV file."""
 
 import csv
+import math
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-__all__ = ["VIDEO_SUFFIXES", "VideoList", "load_video_list"]
+__all__ = [
+    "VIDEO_SUFFIXES",
+    "VideoList",
+    "load_multi_label_list",
+    "load_value_list",
+    "load_video_list",
+]
 
 VIDEO_SUFFIXES = frozenset(
     f".{ending}"
@@ -20,7 +27,14 @@ VIDEO_SUFFIXES = frozenset(
 
 @dataclass(frozen=True)
 class VideoList:
-    """Paths and class numbers of labelled videos, and the class names."""
+    """Paths and labels of videos, and the class names.
+
+    Args:
+        paths: (n,).
+        labels: class numbers (n,); 0 or 1 for every class (n, K) where a video may have several;
+            or numbers to predict (n,).
+        class_names: in order.
+    """
 
     paths: np.ndarray  # one block: a list of 200,000 Python strings is copied into each worker
     labels: np.ndarray
@@ -73,6 +87,54 @@ def load_video_list(source: str | Path, class_names: tuple[str, ...] | None = No
         np.array([number[label] for _, label in rows]),
         tuple(class_names),
     )
+
+
+def load_multi_label_list(source: str | Path, class_names: tuple[str, ...]) -> VideoList:
+    """`load_video_list` for a model of several labels a video, each of them in a row of its own.
+
+    Returns:
+        Each video once, with labels (n, K).
+    """
+    rows = load_video_list(source, class_names)
+    paths, first, video = np.unique(rows.paths, return_index=True, return_inverse=True)
+    labels = np.zeros((len(paths), len(class_names)), dtype=np.int64)
+    labels[video, rows.labels] = 1
+    order = np.argsort(first)  # as listed
+    return VideoList(paths[order], labels[order], rows.class_names)
+
+
+def load_value_list(source: str | Path, name: str) -> VideoList:
+    """Read a CSV file with the columns `path,label` whose labels are numbers.
+
+    Args:
+        source: CSV file; relative paths count from its folder.
+        name: of what the numbers say.
+
+    Returns:
+        Labels (n,) float64.
+
+    Raises:
+        ValueError: no such file, wrong columns, or a label that is no number.
+    """
+    source = Path(source)
+    if not source.is_file():
+        raise ValueError(
+            f"The model predicts numbers (its problem_type is regression): give a CSV file with "
+            f"the columns path,label whose labels are numbers, got {source}."
+        )
+    rows = _csv_rows(source)
+    values = []
+    for path, label in rows:
+        try:
+            values.append(float(label))
+        except ValueError:
+            values.append(math.nan)
+        if not math.isfinite(values[-1]):
+            raise ValueError(
+                f"The model predicts numbers (its problem_type is regression), but {source} has "
+                f"the label {label!r} for {path.name}."
+            )
+    return VideoList(np.array([str(path) for path, _ in rows]), np.array(values), (name,))
 
 
 def _folder_rows(folder: Path) -> list[tuple[Path, str]]:

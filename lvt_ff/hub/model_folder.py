@@ -204,6 +204,7 @@ def build_model(
     model, processor = load_folder(folder, new_head=not same, dtype=torch.float32, **overrides)
     model.config.id2label = labels
     model.config.label2id = {name: index for index, name in labels.items()}
+    model.config.problem_type = None  # one class a clip, whatever the folder's model was made for
     if not same:
         model.model.reset_classifier(len(labels))
     head = "its classifier" if same else f"a new classifier for {len(labels)} classes"

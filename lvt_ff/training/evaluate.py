@@ -11,11 +11,19 @@ from accelerate.utils import gather_object
 from torch import nn
 from torch.utils.data import DataLoader, Subset
 
-from lvt_ff.data import EvalDataset, collate, load_video_list
-from lvt_ff.hf import LVTFFVideoProcessor
+from lvt_ff.data import EvalDataset, VideoList, collate, load_video_list
+from lvt_ff.data.video_list import load_multi_label_list, load_value_list
+from lvt_ff.hf import LVTFFConfig, LVTFFVideoProcessor
+from lvt_ff.hf.scores import score_function, scores_from_logits
 from lvt_ff.hub.model_folder import load_folder
 from lvt_ff.hub.resolve import is_repository, local_folder, origin
-from lvt_ff.training.metrics import class_accuracy, confusion_matrix, topk_accuracy
+from lvt_ff.training.metrics import (
+    class_accuracy,
+    class_average_precision,
+    confusion_matrix,
+    regression_errors,
+    topk_accuracy,
+)
 from lvt_ff.utils.atomic_io import write_text
 from lvt_ff.utils.command_line import command
 from lvt_ff.utils.environment import environment
@@ -49,10 +57,10 @@ def score_videos(
     num_workers: int,
     progress: str,
 ) -> tuple[np.ndarray, list[tuple[str, str]]]:
-    """Class probabilities of every listed video, averaged over its views, on all processes.
+    """Scores of every listed video, averaged over its views, on all processes.
 
     Args:
-        model: gives an output with `logits` (B, K).
+        model: gives an output with `logits` (B, K); its `config` says what makes scores of them.
         dataset: all views of each video.
         accelerator: processes share the videos.
         batch_size: views in one forward pass.
@@ -90,12 +98,12 @@ def score_videos(
                     model(some.to(accelerator.device)).logits.float().cpu()
                     for some in views.split(batch_size)
                 ]
-            scores = torch.cat(logits).double().softmax(dim=-1)
+            scores = scores_from_logits(torch.cat(logits).double(), score_function(model.config))
             scores = scores.unflatten(0, (len(read), views_of_a_video)).mean(dim=1).numpy()
             rows += zip(read, scores, strict=True)
     model.train(was_training)
     rows, failures = gather_object(rows), gather_object(failures)
-    num_classes = len(rows[0][1]) if rows else 1
+    num_classes = len(rows[0][1]) if rows else len(dataset.videos.class_names)
     scores = np.full((len(dataset), num_classes), np.nan)
     for index, row in rows:  # by number: nothing counts twice, whoever scored it
         scores[index] = row
@@ -109,18 +117,42 @@ def evaluate_videos(
     accelerator: Accelerator,
     **options,
 ) -> tuple[dict, np.ndarray]:
-    """`score_videos` with its accuracies: a dict for `results.json`, and the scores."""
+    """`score_videos` with how right they are: a dict for `results.json`, and the scores."""
     scores, failures = score_videos(model, dataset, accelerator, **options)
-    labels = dataset.videos.labels
     results = dict(
         protocol=protocol(dataset.num_clips, dataset.num_crops, processor),
-        top1=topk_accuracy(scores, labels, k=1),
-        top5=topk_accuracy(scores, labels, k=5),
+        **_measures(scores, dataset.videos, score_function(model.config)),
         num_listed=len(dataset),
         num_evaluated=len(dataset) - len(failures),
         failures=[dict(path=path, reason=reason) for path, reason in failures],
     )
     return results, scores
+
+
+def _measures(scores: np.ndarray, videos: VideoList, function: str) -> dict[str, float]:
+    labels = videos.labels
+    if function == "softmax":
+        return {f"top{k}": topk_accuracy(scores, labels, k) for k in (1, 5)}
+    if function == "none":
+        return regression_errors(scores[:, 0], labels)
+    rows = class_average_precision(scores, labels, videos.class_names)
+    mean = np.mean([row["average_precision"] for row in rows])
+    return dict(mean_average_precision=float(mean))
+
+
+def _load_data(data: Path, config: LVTFFConfig) -> VideoList:
+    """What a model is evaluated on, by the kind of problem that it was trained for."""
+    function, names = score_function(config), config.class_names
+    if function == "softmax":
+        return load_video_list(data, names)
+    if function == "sigmoid":
+        return load_multi_label_list(data, names)
+    if len(names) != 1:
+        raise ValueError(
+            f"The model predicts {len(names)} numbers for a video: a list of videos has only one "
+            "for each, so that only models of one can be evaluated."
+        )
+    return load_value_list(data, names[0])
 
 
 @command(
@@ -145,8 +177,11 @@ def evaluate(
 ) -> dict:
     """Top-1 and top-5 accuracy, a per-class table and a confusion matrix.
 
-    Class probabilities are averaged over all views of a video. Videos that cannot be read count as
-    wrong and are listed.
+    Scores are averaged over all views of a video. Videos that cannot be read count as wrong and are
+    listed. By the model's `problem_type` other figures take the place of accuracy: average
+    precision for several labels a video (multi_label_classification; a video with several has a
+    line in the CSV file for each), and mean absolute and root mean square error for numbers
+    (regression; labels in the CSV file are numbers, videos that cannot be read are left out).
 
     Args:
         model: Model folder, or ORG/NAME[@REVISION] on the Hub.
@@ -168,8 +203,7 @@ def evaluate(
         folder = Path(output_dir or model)
         check_output_folder(folder, "--output_dir")
         check_rgb(network.config.in_chans)
-        class_names = network.config.class_names
-        videos = load_video_list(data, class_names)
+        videos = _load_data(data, network.config)
     accelerator = make_accelerator(mixed_precision, cpu)
     dataset = EvalDataset(
         videos,
@@ -189,9 +223,12 @@ def evaluate(
         progress="evaluating",
     )
     results.update(model=origin(place), data=str(data), environment=environment())
-    results["classes"] = class_accuracy(scores, videos.labels, class_names)
+    if "top1" in results:
+        results["classes"] = class_accuracy(scores, videos.labels, videos.class_names)
+    elif "mean_average_precision" in results:
+        results["classes"] = class_average_precision(scores, videos.labels, videos.class_names)
     if accelerator.is_main_process:
-        _report(results, folder, scores, videos.labels, class_names)
+        _report(results, folder, scores, videos)
     if not results["num_evaluated"]:
         raise Failure(f"None of the {len(videos)} videos could be read.")
     return results
@@ -208,22 +245,37 @@ def make_accelerator(mixed_precision: str | None, cpu: bool, **options) -> Accel
     return accelerator
 
 
-def _report(results: dict, folder: Path, scores, labels, class_names: tuple[str, ...]) -> None:
+_TITLES = {
+    "top1": "top-1",
+    "top5": "top-5",
+    "average_precision": "average precision",
+    "mean_average_precision": "mean average precision",
+    "mean_absolute_error": "mean absolute error",
+    "root_mean_square_error": "root mean square error",
+}
+
+
+def _report(results: dict, folder: Path, scores: np.ndarray, videos: VideoList) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     what = f"[{results['protocol']}]"
-    print(f"top-1 per class  {what}")
-    for row in results["classes"]:
-        print(f"{100 * row['top1']:6.1f} %  {row['num_videos']:5d} videos  {row['name']}")
-    print(f"top-1 {100 * results['top1']:.2f} %  {what}")
-    print(f"top-5 {100 * results['top5']:.2f} %  {what}")
+    rows = results.get("classes", [])
+    if rows:
+        key = next(key for key in rows[0] if key in _TITLES)
+        print(f"{_TITLES[key]} per class  {what}")
+        for row in rows:
+            print(f"{100 * row[key]:6.1f} %  {row['num_videos']:5d} videos  {row['name']}")
+    for key in [key for key in results if key in _TITLES and results[key] is not None]:
+        figure = f"{results[key]:.4g}" if key.endswith("error") else f"{100 * results[key]:.2f} %"
+        print(f"{_TITLES[key]} {figure}  {what}")
     print(f"{results['num_evaluated']} of {results['num_listed']} listed videos evaluated")
+    outcome = "counted as wrong" if rows else "left out"
     for failure in results["failures"]:
-        print(f"not read, counted as wrong: {failure['reason']}")
+        print(f"not read, {outcome}: {failure['reason']}")
     write_text(folder / "evaluation.json", json.dumps(results, indent=2) + "\n")
     written = ["evaluation.json"]
-    if results["num_evaluated"]:
+    if results["num_evaluated"] and "top1" in results:
         written.append("confusion.png")
         title = f"top-1 {100 * results['top1']:.1f} %\n{results['protocol']}"
-        counts = confusion_matrix(scores, labels)
-        confusion_picture(folder / "confusion.png", counts, class_names, title)
+        counts = confusion_matrix(scores, videos.labels)
+        confusion_picture(folder / "confusion.png", counts, videos.class_names, title)
     print(f"wrote {' and '.join(written)} to {folder}")

@@ -1,8 +1,15 @@
-"""Accuracy of class scores; rows of NaN (files that could not be read) count as wrong."""
+"""How right scores are; rows of NaN are files that could not be read, and count as wrong."""
 
 import numpy as np
 
-__all__ = ["class_accuracy", "confusion_matrix", "topk_accuracy"]
+__all__ = [
+    "average_precision",
+    "class_accuracy",
+    "class_average_precision",
+    "confusion_matrix",
+    "regression_errors",
+    "topk_accuracy",
+]
 
 
 def topk_accuracy(scores: np.ndarray, labels: np.ndarray, k: int) -> float:
@@ -38,3 +45,55 @@ def class_accuracy(
             accuracy = topk_accuracy(scores[mine], labels[mine], k=1)
             rows.append(dict(name=name, num_videos=int(mine.sum()), top1=accuracy))
     return rows
+
+
+def average_precision(scores: np.ndarray, positives: np.ndarray) -> float:
+    """Area under precision by recall, in steps, between 0 and 1.
+
+    Args:
+        scores: (n,); NaN ranks last.
+        positives: (n,) bool, at least one of them true.
+    """
+    scores = np.nan_to_num(scores, nan=-np.inf)
+    order = np.argsort(-scores, kind="stable")
+    scores, positives = scores[order], positives[order]
+    # Equal scores are told apart by no threshold: the last of them counts for all.
+    ends = np.append(np.flatnonzero(scores[1:] != scores[:-1]), len(scores) - 1)
+    hits = positives.cumsum()[ends]
+    return float((np.diff(hits, prepend=0) / hits[-1] * hits / (ends + 1)).sum())
+
+
+def class_average_precision(
+    scores: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]
+) -> list[dict]:
+    """One row per class that occurs: its name, number of videos, and average precision.
+
+    Args:
+        scores: (n, K).
+        labels: (n, K), 0 or 1.
+        class_names: in order.
+    """
+    return [
+        dict(
+            name=name,
+            num_videos=int(labels[:, index].sum()),
+            average_precision=average_precision(scores[:, index], labels[:, index] > 0),
+        )
+        for index, name in enumerate(class_names)
+        if labels[:, index].any()
+    ]
+
+
+def regression_errors(predicted: np.ndarray, values: np.ndarray) -> dict[str, float | None]:
+    """Mean absolute and root mean square difference of what is not NaN; None where all is.
+
+    Args:
+        predicted, values: (n,).
+    """
+    difference = (predicted - values)[~np.isnan(predicted)]
+    if not len(difference):
+        return dict(mean_absolute_error=None, root_mean_square_error=None)
+    return dict(
+        mean_absolute_error=float(abs(difference).mean()),
+        root_mean_square_error=float(np.sqrt((difference**2).mean())),
+    )

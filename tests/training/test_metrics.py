@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from lvt_ff.training.metrics import class_accuracy, confusion_matrix, topk_accuracy
+from lvt_ff.training.metrics import (
+    average_precision,
+    class_accuracy,
+    class_average_precision,
+    confusion_matrix,
+    regression_errors,
+    topk_accuracy,
+)
 
 SCORES = np.array([[0.5, 0.3, 0.2], [0.1, 0.2, 0.7], [0.4, 0.35, 0.25], [np.nan] * 3])
 LABELS = np.array([0, 1, 2, 0])
@@ -34,3 +41,33 @@ def test_class_accuracy_has_a_row_per_class_that_occurs():
     assert [(row["name"], row["num_videos"], row["top1"]) for row in rows] == [
         *(("a", 2, 0.5), ("b", 1, 0.0), ("c", 1, 0.0))
     ]
+
+
+def test_average_precision_equals_sklearn_also_where_scores_are_equal():
+    sklearn = pytest.importorskip("sklearn.metrics")
+    rng = np.random.default_rng(0)
+    for scores in (rng.random(200), rng.integers(0, 5, 200) / 5):
+        positives = rng.random(200) < 0.2
+        expected = sklearn.average_precision_score(positives, scores)
+        assert average_precision(scores, positives) == pytest.approx(expected)
+
+
+def test_average_precision_ranks_unread_files_last():
+    scores, positives = np.array([0.9, np.nan, 0.1]), np.array([True, True, False])
+    assert average_precision(scores, positives) == pytest.approx((1 + 2 / 3) / 2)
+    rows = class_average_precision(scores[:, None], positives[:, None], ("a",))
+    assert rows == [dict(name="a", num_videos=2, average_precision=pytest.approx(5 / 6))]
+
+
+def test_class_average_precision_has_a_row_per_class_that_occurs():
+    labels = np.array([[1, 0, 1], [0, 0, 1]])
+    rows = class_average_precision(np.array([[0.2, 0.5, 0.1], [0.9, 0.5, 0.2]]), labels, "abc")
+    assert [(row["name"], row["num_videos"]) for row in rows] == [("a", 1), ("c", 2)]
+    assert [row["average_precision"] for row in rows] == [0.5, 1.0]
+
+
+def test_regression_errors_leave_out_unread_files():
+    errors = regression_errors(np.array([1.0, np.nan, 4.0]), np.array([2.0, 9.0, 1.0]))
+    assert errors["mean_absolute_error"] == 2
+    assert errors["root_mean_square_error"] == pytest.approx(5**0.5)
+    assert set(regression_errors(np.array([np.nan]), np.array([1.0])).values()) == {None}
