@@ -15,7 +15,11 @@ from importlib.machinery import ModuleSpec
 __all__ = ["MOVED", "install"]
 
 # Library: what registers our models in it.
-_REGISTRIES = {"timm": "lvt_ff.timm_models", "transformers": "lvt_ff.hf"}
+_REGISTRIES = {
+    "timm": "lvt_ff.timm_models",
+    "transformers": "lvt_ff.hf",
+    "transformers.pipelines": "lvt_ff.hf.pipeline_lvt_ff",
+}
 
 # Former module: where its names are now, and the command that it ran as a script.
 MOVED: dict[str, tuple[tuple[str, ...], str | None]] = {

@@ -15,14 +15,33 @@ __all__ = [
     "INTERPOLATIONS",
     "EvalTransform",
     "TrainTransform",
+    "channel_values",
     "crop_clip",
     "frames_to_clip",
+    "interpolation_name",
     "normalize_clip",
     "resize_to_cover",
 ]
 
 # By PIL's number, as transformers' files have them.
 INTERPOLATIONS = {2: "bilinear", 3: "bicubic"}
+
+
+def interpolation_name(number: int) -> str:
+    """The name of one of PIL's filters.
+
+    Raises:
+        ValueError: a filter that is not offered.
+    """
+    if int(number) not in INTERPOLATIONS:
+        offered = " or ".join(f"{key} ({name})" for key, name in INTERPOLATIONS.items())
+        raise ValueError(f"resample must be {offered} of PIL's filters, got {number!r}.")
+    return INTERPOLATIONS[int(number)]
+
+
+def channel_values(values: float | Sequence[float]) -> tuple[float, ...]:
+    """A mean or standard deviation for each channel, or a single one for all of them."""
+    return (float(values),) if isinstance(values, int | float) else tuple(values)
 
 
 def frames_to_clip(frames: np.ndarray) -> Tensor:
@@ -48,9 +67,23 @@ def crop_clip(clip: Tensor, size: tuple[int, int], position: tuple[float, float]
 
 
 def normalize_clip(
-    clip: Tensor, mean: Sequence[float], std: Sequence[float], rescale_factor: float = 1 / 255
+    clip: Tensor,
+    mean: float | Sequence[float],
+    std: float | Sequence[float],
+    rescale_factor: float = 1 / 255,
 ) -> Tensor:
-    """Pixels to float32 with `(pixel * rescale_factor - mean) / std` per channel."""
+    """Pixels to float32 with `(pixel * rescale_factor - mean) / std` per channel.
+
+    Raises:
+        ValueError: another number of values than the clip has channels, and more than one.
+    """
+    channels, mean, std = clip.shape[1], channel_values(mean), channel_values(std)
+    for name, values in (("mean", mean), ("std", std)):
+        if len(values) not in (1, channels):
+            raise ValueError(
+                f"Expected a {name} for each of the clip's {channels} channels, or one for all, "
+                f"got {len(values)}: {list(values)}."
+            )
     return F.normalize(clip.float() * rescale_factor, list(mean), list(std))
 
 
@@ -60,7 +93,7 @@ class EvalTransform:
     Args:
         crop_size: pixels (H, W) of the result.
         resize_to: pixels (H, W) that the resized frame covers before it is cropped.
-        mean, std: per channel, for pixels between 0 and 1.
+        mean, std: per channel or for all, for pixels between 0 and 1.
         interpolation: "bilinear" or "bicubic".
     """
 
@@ -68,12 +101,12 @@ class EvalTransform:
         self,
         crop_size: tuple[int, int],
         resize_to: tuple[int, int],
-        mean: Sequence[float],
-        std: Sequence[float],
+        mean: float | Sequence[float],
+        std: float | Sequence[float],
         interpolation: str,
     ):
         self.crop_size, self.resize_to = tuple(crop_size), tuple(resize_to)
-        self.mean, self.std = tuple(mean), tuple(std)
+        self.mean, self.std = channel_values(mean), channel_values(std)
         self.interpolation = interpolation
 
     def crops(self, frames: np.ndarray, num_crops: int) -> list[Tensor]:

@@ -2,6 +2,7 @@
 
 from transformers import (
     AutoConfig,
+    AutoImageProcessor,
     AutoModel,
     AutoModelForVideoClassification,
     AutoVideoProcessor,
@@ -18,3 +19,7 @@ AutoConfig.register("timm_wrapper", TimmFolderConfig, exist_ok=True)
 AutoModel.register(LVTFFConfig, LVTFFModel, exist_ok=True)
 AutoModelForVideoClassification.register(LVTFFConfig, LVTFFForVideoClassification, exist_ok=True)
 AutoVideoProcessor.register(LVTFFConfig, LVTFFVideoProcessor, exist_ok=True)
+# Scripts for VideoMAE and others ask for an image processor, which takes frames all the same.
+AutoImageProcessor.register(
+    LVTFFConfig, image_processor_classes={"torchvision": LVTFFVideoProcessor}, exist_ok=True
+)

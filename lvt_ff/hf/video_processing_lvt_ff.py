@@ -2,13 +2,17 @@
 
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
 import numpy as np
+import torch
+from PIL import Image
 from torch import Tensor
 from transformers import BatchFeature
+from transformers.image_utils import infer_channel_dimension_format
 from transformers.processing_utils import VideosKwargs
 from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import VideoMetadata
@@ -19,6 +23,7 @@ from lvt_ff.data.transforms import (
     INTERPOLATIONS,
     EvalTransform,
     crop_clip,
+    interpolation_name,
     normalize_clip,
     resize_to_cover,
 )
@@ -26,10 +31,23 @@ from lvt_ff.hf.configuration_lvt_ff import LVTFFConfig, find_file
 from lvt_ff.schema import check_processor
 from lvt_ff.timm_models import with_tag
 from lvt_ff.utils.json_files import read_object
+from lvt_ff.utils.validation import check_choice, suggest
 
 __all__ = ["LVTFFVideoProcessor"]
 
 FILE = "video_preprocessor_config.json"
+# What a processor's file holds besides its options, and what loading one takes.
+_FILE_KEYS = {
+    *("auto_map", "feature_extractor_type", "image_processor_type", "processor_class"),
+    "video_processor_type",
+}
+_LOADING_OPTIONS = {
+    *("backend", "cache_dir", "code_revision", "force_download", "local_files_only", "proxies"),
+    *("return_unused_kwargs", "revision", "subfolder", "token", "trust_remote_code", "use_fast"),
+    *("attn_implementation", "device_map", "dtype", "torch_dtype"),  # AutoProcessor passes them on
+}
+_BACKEND = "lvt_ff"  # in the metadata of videos that were read from files
+_OTHER_NAMES = {"frame_sampling_rate": "sampling_stride"}  # VideoMAE's
 
 
 class LVTFFVideoKwargs(VideosKwargs, total=False):
@@ -68,8 +86,42 @@ class LVTFFVideoProcessor(BaseVideoProcessor):
     model_input_names = ["pixel_values_videos"]
 
     def __init__(self, **kwargs: Any):
+        self._check_names(kwargs.keys() - _FILE_KEYS)
         super().__init__(**kwargs)
         check_processor(self.to_dict(), type(self).__name__)
+
+    @classmethod
+    def _check_names(cls, names: Iterable[str]) -> None:
+        known = sorted(cls.valid_kwargs.__annotations__)
+        for name in sorted(names):
+            if name not in known:
+                hint = _OTHER_NAMES.get(name)
+                hint = f"its name here is {hint!r}" if hint else suggest(name, known)
+                raise TypeError(f"Unknown option {name!r} of the video processor: {hint}.")
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any
+    ) -> "LVTFFVideoProcessor":
+        """The processor of a folder or repository, with options changed.
+
+        Raises:
+            TypeError: an unknown option, unless `return_unused_kwargs`.
+        """
+        # transformers' pipeline gives the model's options to every part of it.
+        if not kwargs.get("return_unused_kwargs") and "_from_pipeline" not in kwargs:
+            names = (name for name in kwargs if not name.startswith("_"))
+            cls._check_names(set(names) - _LOADING_OPTIONS)
+        return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+
+    @classmethod
+    def from_dict(
+        cls, video_processor_dict: dict[str, Any], **kwargs: Any
+    ) -> "LVTFFVideoProcessor":
+        """The processor of a file's content; files of other versions may say more than it knows."""
+        known = {*cls.valid_kwargs.__annotations__, *_FILE_KEYS}
+        stored = {name: value for name, value in video_processor_dict.items() if name in known}
+        return super().from_dict(stored, **kwargs)
 
     @classmethod
     def get_video_processor_dict(
@@ -100,6 +152,7 @@ class LVTFFVideoProcessor(BaseVideoProcessor):
             **options: attributes to set differently, such as `sampling`.
         """
         cfg = config.data_cfg()
+        check_choice("interpolation", cfg["interpolation"], INTERPOLATIONS.values())
         img_size = config.img_size
         height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
         crop_pct = cfg["crop_pct"]
@@ -124,15 +177,52 @@ class LVTFFVideoProcessor(BaseVideoProcessor):
         """How clips are sampled, as `lvt_ff.data` takes it."""
         return dict(num_frames=self.num_frames, sampling=self.sampling, stride=self.sampling_stride)
 
+    @property
+    def resize_to(self) -> tuple[int, int]:
+        """Height and width that a resized frame covers."""
+        return _height_and_width(self.size, "size")
+
     def eval_transform(self) -> EvalTransform:
         """The same preprocessing for several crops, without transformers."""
         return EvalTransform(
-            (self.crop_size["height"], self.crop_size["width"]),
-            (self.size["height"], self.size["width"]),
+            _height_and_width(self.crop_size, "crop_size"),
+            self.resize_to,
             self.image_mean,
             self.image_std,
-            INTERPOLATIONS[int(self.resample)],
+            interpolation_name(self.resample),
         )
+
+    def preprocess(self, videos: Any, **kwargs: Any) -> BatchFeature:
+        """Videos to `pixel_values_videos`.
+
+        Args:
+            videos: files, addresses, frames (T, H, W, C), (T, C, H, W) or grey (T, H, W), lists of
+                pictures, or lists of any of these.
+            **kwargs: options to set differently for this call.
+
+        Raises:
+            TypeError: an unknown option.
+            ValueError: an option that does not fit, or an array that is no video.
+            VideoReadError: a file cannot be read.
+        """
+        self._check_names(kwargs.keys() - {"return_tensors"})
+        videos = _with_channels(videos, kwargs.get("input_data_format") is not None)
+        return super().preprocess(videos, **kwargs)
+
+    def _prepare_input_videos(
+        self,
+        videos: list,
+        do_convert_rgb: bool | None = None,
+        input_data_format: Any = None,
+        device: Any = None,
+    ) -> list[Tensor]:
+        # One by one, and with transparency: transformers takes the first one's layout for all.
+        prepared = []
+        for video in videos:
+            layout = input_data_format
+            layout = layout or infer_channel_dimension_format(video, num_channels=(1, 3, 4))
+            prepared += super()._prepare_input_videos([video], do_convert_rgb, layout, device)
+        return prepared
 
     def sample_frames(
         self,
@@ -146,11 +236,14 @@ class LVTFFVideoProcessor(BaseVideoProcessor):
         """Frame numbers of the middle clip; `fps` is refused: models take a number of frames."""
         if fps is not None:
             raise ValueError(f"fps={fps} is not supported: models take num_frames frames.")
+        num_frames = self.num_frames if num_frames is None else num_frames
+        if metadata.total_num_frames == num_frames and metadata.video_backend != _BACKEND:
+            return np.arange(num_frames)  # frames that somebody has sampled already
         return sample_indices(
             metadata.total_num_frames,
-            num_frames or self.num_frames,
-            sampling=sampling or self.sampling,
-            stride=sampling_stride or self.sampling_stride,
+            num_frames,
+            sampling=self.sampling if sampling is None else sampling,
+            stride=self.sampling_stride if sampling_stride is None else sampling_stride,
         )
 
     def fetch_videos(self, video_url_or_urls: Any, sample_indices_fn: Any = None) -> tuple:
@@ -158,7 +251,7 @@ class LVTFFVideoProcessor(BaseVideoProcessor):
         if isinstance(video_url_or_urls, list):
             read = [self.fetch_videos(item, sample_indices_fn) for item in video_url_or_urls]
             return [frames for frames, _ in read], [metadata for _, metadata in read]
-        metadata = VideoMetadata(total_num_frames=0, video_backend="lvt_ff")
+        metadata = VideoMetadata(total_num_frames=0, video_backend=_BACKEND)
 
         def choose(total: int) -> np.ndarray:
             metadata.total_num_frames = total
@@ -190,24 +283,85 @@ class LVTFFVideoProcessor(BaseVideoProcessor):
         return_tensors: str | None = None,
         **kwargs: Any,
     ) -> BatchFeature:
-        if None in (size.height, size.width, crop_size.height, crop_size.width):
-            raise ValueError(
-                f"size and crop_size need height and width, got {size} and {crop_size}: frames are "
-                "resized, keeping their shape, to cover size."
-            )
         clips = []
         for clip in videos:
             if do_resize:
-                wanted = (size.height, size.width)
-                clip = resize_to_cover(clip, wanted, INTERPOLATIONS[int(resample)])
+                wanted = _height_and_width(size, "size")
+                clip = resize_to_cover(clip, wanted, interpolation_name(resample))
             if do_center_crop:
-                clip = crop_clip(clip, (crop_size.height, crop_size.width), (0.5, 0.5))
+                clip = crop_clip(clip, _height_and_width(crop_size, "crop_size"), (0.5, 0.5))
             clips.append(
                 normalize_clip(
                     clip,
-                    image_mean if do_normalize else [0.0] * clip.shape[1],
-                    image_std if do_normalize else [1.0] * clip.shape[1],
+                    image_mean if do_normalize else 0.0,
+                    image_std if do_normalize else 1.0,
                     rescale_factor if do_rescale else 1.0,
                 )
             )
         return BatchFeature({"pixel_values_videos": clips}, tensor_type=return_tensors)
+
+
+def _height_and_width(size: Any, name: str) -> tuple[int, int]:
+    sides = size if isinstance(size, dict) else vars(size)
+    height, width = sides.get("height"), sides.get("width")
+    shortest = sides.get("shortest_edge")
+    if name == "size" and shortest is not None and sides.get("longest_edge") is None:
+        return shortest, shortest  # what a frame that keeps its shape covers
+    if height is None or width is None:
+        raise ValueError(
+            f"{name} needs height and width, got {size}: frames are resized, keeping their shape, "
+            "to cover size."
+        )
+    return height, width
+
+
+def _with_channels(videos: Any, layout_known: bool) -> Any:
+    """Videos as transformers takes them: paths as text, pictures as arrays with channels.
+
+    Args:
+        videos: any of those of `LVTFFVideoProcessor.preprocess`.
+        layout_known: three dimensions are one frame, whatever their lengths.
+    """
+    if isinstance(videos, os.PathLike):
+        return os.fspath(videos)
+    if isinstance(videos, Image.Image):
+        return _stack([videos])
+    if isinstance(videos, list | tuple):
+        if videos and all(isinstance(item, Image.Image) for item in videos):
+            return _stack(videos)
+        if not all(isinstance(item, np.ndarray | Tensor) for item in videos):
+            return [_with_channels(item, layout_known) for item in videos]
+        if videos and all(item.ndim == 2 for item in videos):
+            return _stack(videos)
+        if videos and all(item.ndim == 3 and _is_frame(item, layout_known) for item in videos):
+            return _stack(videos)
+        return [_with_channels(item, layout_known) for item in videos]
+    if not isinstance(videos, np.ndarray | Tensor) or videos.ndim != 3:
+        return videos
+    if _is_frame(videos, layout_known):
+        if videos.shape[0] == 3 and videos.shape[-1] not in (1, 3, 4) and not layout_known:
+            raise ValueError(
+                f"An array of shape {tuple(videos.shape)} is one RGB frame or three grey ones: "
+                "give (T, C, H, W) or (T, H, W, C)."
+            )
+        return videos[None]
+    return videos[..., None]  # grey
+
+
+def _is_frame(array: np.ndarray | Tensor, layout_known: bool) -> bool:
+    return layout_known or array.shape[-1] in (1, 3, 4) or array.shape[0] in (1, 3)
+
+
+def _stack(frames: list | tuple) -> np.ndarray | Tensor:
+    """Pictures or arrays of one video, (T, H, W, C) or (T, C, H, W)."""
+    if isinstance(frames[0], Image.Image):
+        modes = {frame.mode for frame in frames}
+        if len(modes) > 1 or not modes <= {"L", "RGB", "RGBA"}:
+            frames = [frame.convert("RGB") for frame in frames]
+        frames = [np.asarray(frame) for frame in frames]
+    shapes = {tuple(frame.shape) for frame in frames}
+    if len(shapes) > 1:
+        raise ValueError(f"The frames of a video must have one shape, got {sorted(shapes)}.")
+    same = all(isinstance(frame, Tensor) for frame in frames)
+    video = torch.stack(list(frames)) if same else np.stack([np.asarray(f) for f in frames])
+    return video[..., None] if video.ndim == 3 else video

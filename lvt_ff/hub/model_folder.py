@@ -121,7 +121,7 @@ def _loading_reports_held() -> Iterator[list[logging.LogRecord]]:
 
 
 def _resized(processor: LVTFFVideoProcessor, height: int, width: int) -> LVTFFVideoProcessor:
-    factor = processor.size["height"] / processor.crop_size["height"]
+    factor = processor.resize_to[0] / processor.crop_size["height"]
     return LVTFFVideoProcessor(
         **{
             **processor.to_dict(),

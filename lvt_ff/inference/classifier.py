@@ -9,7 +9,7 @@ from torch import Tensor
 from lvt_ff.data import header, read_clip, read_views, sample_indices
 from lvt_ff.hf.scores import score_function, scores_from_logits
 from lvt_ff.hub.model_folder import load_folder
-from lvt_ff.utils.errors import Failure
+from lvt_ff.utils.errors import Failure, usage
 from lvt_ff.utils.validation import check_rgb
 
 __all__ = ["Classifier"]
@@ -55,7 +55,14 @@ class Classifier:
         self.read_options = dict(decoder=decoder, timeout_s=timeout_s, max_pixels=max_pixels)
 
     def read(self, path: str | Path) -> Tensor:
-        """The clips of a video as the model takes them, (num_clips · num_crops, T, C, H, W)."""
+        """The clips of a video as the model takes them, (num_clips · num_crops, T, C, H, W).
+
+        Raises:
+            UsageError: a model of other channels than red, green and blue.
+            VideoReadError: the file cannot be read.
+        """
+        with usage():
+            check_rgb(self.model.config.in_chans)
         views = read_views(
             path, self.transform, self.clip_options, self.num_crops, **self.read_options
         )

@@ -6,7 +6,7 @@ model before it gets its name.
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from lvt_ff.data.transforms import INTERPOLATIONS
+from lvt_ff.data.transforms import channel_values, interpolation_name
 from lvt_ff.hf import LVTFFConfig, LVTFFVideoProcessor
 from lvt_ff.hf.scores import score_function
 from lvt_ff.hub.model_folder import load_folder
@@ -48,14 +48,19 @@ def description(config: LVTFFConfig, processor: LVTFFVideoProcessor) -> dict[str
         preprocessing=dict(
             sampling=processor.sampling,
             sampling_stride=processor.sampling_stride,
-            resize_to_cover=[processor.size["height"], processor.size["width"]],
-            interpolation=INTERPOLATIONS[int(processor.resample)],
+            resize_to_cover=list(processor.resize_to),
+            interpolation=interpolation_name(processor.resample),
             centre_crop=[height, width],
             scale=1 / 255,
-            mean=list(processor.image_mean),
-            std=list(processor.image_std),
+            mean=_per_channel(processor.image_mean, config.in_chans),
+            std=_per_channel(processor.image_std, config.in_chans),
         ),
     )
+
+
+def _per_channel(values: float | Sequence[float], channels: int) -> list[float]:
+    values = channel_values(values)
+    return list(values * channels if len(values) == 1 else values)
 
 
 @command()
