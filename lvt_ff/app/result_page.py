@@ -21,6 +21,7 @@ from lvt_ff.explain.figures import gif_bytes, timeline_figure
 from lvt_ff.explain.views import relevance_overlay
 from lvt_ff.hf.scores import format_score
 from lvt_ff.inference.classifier import Classifier
+from lvt_ff.utils.errors import Failure
 
 __all__ = ["MAX_FRAME_PIXELS", "ResultPage", "check_video", "make_result_page"]
 
@@ -86,7 +87,7 @@ def make_result_page(
     try:
         explained = explain_clip(classify, clips[:1], top_k=top_k)
         parts.append(_relevance(classify, explained))
-    except NotImplementedError as error:
+    except (NotImplementedError, Failure) as error:
         parts.append(f"<p>{html.escape(str(error))}</p>")
     parts.append(_figure(_contact_sheet(frames), "png", f"The {len(frames)} frames that were used"))
     if length_s is not None and length_s >= _LONG_S:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from lvt_ff.explain.attention_recorder import AttentionRecord, core_of, record_attention
 from lvt_ff.hf.scores import score_function, scores_from_logits
 from lvt_ff.ops import upcast
+from lvt_ff.utils.errors import Failure
 
 __all__ = ["Explanation", "deletion_curve", "relevance"]
 
@@ -63,6 +64,7 @@ def relevance(model: nn.Module, clips: Tensor, classes: Tensor) -> Tensor:
 
     Raises:
         NotImplementedError: the kernel has no weights to show.
+        Failure: gradients that are not numbers.
     """
     core, last = core_of(model), []
     handle = core.norm.register_forward_hook(lambda module, inputs, _: last.append(inputs[0]))
@@ -71,9 +73,9 @@ def relevance(model: nn.Module, clips: Tensor, classes: Tensor) -> Tensor:
             # Clips and classes made in inference mode take part in gradients as copies only.
             clips, classes = clips.detach().clone().requires_grad_(True), classes.clone()
             logits, records = record_attention(core, clips)
-            # Relevance has no unit; pooling divides gradients by the tokens, too far for float16.
-            score = logits.gather(1, classes[:, None]).sum() * math.prod(records[0].size)
-            gradient, *heads = torch.autograd.grad(score, [last[0], *(r.out for r in records)])
+            score = logits.gather(1, classes[:, None]).sum()
+            inputs = [last[0], *(record.out for record in records)]
+            gradient, *heads = _gradients(score, inputs, math.prod(records[0].size))
     finally:
         handle.remove()
     with torch.no_grad():
@@ -83,6 +85,20 @@ def relevance(model: nn.Module, clips: Tensor, classes: Tensor) -> Tensor:
         for item, out_gradient in zip(reversed(records), reversed(heads), strict=True):
             relevant = _shares(relevant + _pass_down(item, out_gradient, relevant))
     return relevant
+
+
+def _gradients(score: Tensor, inputs: list[Tensor], num_tokens: int) -> tuple[Tensor, ...]:
+    """Gradients of a score times some number: relevance has no unit."""
+    # Pooling divides gradients by the tokens, too far for float16, but where a norm of attention is
+    # small they grow too large for it.
+    for shrink in (1, 2**6, 2**12, 2**18):
+        gradients = torch.autograd.grad(score * num_tokens / shrink, inputs, retain_graph=True)
+        if all(gradient.isfinite().all() for gradient in gradients):
+            return gradients
+    raise Failure(
+        f"The gradients of the model's score are not numbers in {score.dtype}: load it in float32 "
+        "to explain it."
+    )
 
 
 def _shares(x: Tensor) -> Tensor:

@@ -1,21 +1,35 @@
 """Attention, relevance and the pictures of both, against dense and known cases."""
 
+from typing import get_args, get_origin, get_type_hints
+
 import numpy as np
 import pytest
 import timm
 import torch
 import torch.nn.functional as F
+from accelerate import cpu_offload
 from conftest import random_frames
+from peft import LoraConfig, get_peft_model
 from PIL import Image
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 
 import lvt_ff
 from lvt_ff import LVTFFConfig, LVTFFForVideoClassification, LVTFFVideoProcessor
 from lvt_ff.cli import main
 from lvt_ff.data.synthetic.writer import write_video
 from lvt_ff.explain import attention_recorder, views
-from lvt_ff.explain.attention_recorder import attention_map, concentration, frame_attention, record
-from lvt_ff.explain.figures import blend, per_pixel
+from lvt_ff.explain.attention_recorder import (
+    AttentionRecord,
+    attention_map,
+    concentration,
+    core_of,
+    frame_attention,
+    record_attention,
+)
+from lvt_ff.explain.explain import explain_video
+from lvt_ff.explain.figures import overlay_heatmap, upsample_token_map
 from lvt_ff.explain.relevance import _before_shift, deletion_curve, relevance
+from lvt_ff.inference.classifier import Classifier
 from lvt_ff.kernels import KERNELS
 from lvt_ff.kernels.base import Kernel
 
@@ -51,7 +65,7 @@ def every_row(item):
 @pytest.mark.parametrize("kernel", PLAIN)
 def test_rows_are_the_weights_that_the_model_applies(clips, kernel, pattern, fixation):
     model = build(attn_kernel=kernel, attn_pattern=pattern, fixation=fixation)
-    scores, records = record(model, clips)
+    scores, records = record_attention(model, clips)
     torch.testing.assert_close(scores, model(clips))
     assert len(records) == 3 * (2 if pattern == "factorized" else 1)
     for item in records:
@@ -65,7 +79,7 @@ def test_rows_are_the_weights_that_the_model_applies(clips, kernel, pattern, fix
 
 def test_records_are_of_what_is_applied_in_its_order(clips):
     model = build(fixation_order="before", block_order="space_first")
-    scores, records = record(model, clips)
+    scores, records = record_attention(model, clips)
     torch.testing.assert_close(scores, model(clips))
     assert [item.name for item in records] == ["attn", "temporal_attn"] * 3
     for item in records:
@@ -74,6 +88,19 @@ def test_records_are_of_what_is_applied_in_its_order(clips):
         for ratio in item.ratios():
             assert ratio.shape == (*item.out.shape[:3], 4)
             assert ratio.min() > 0 and ratio.max() < 1
+
+
+def test_records_hold_what_their_annotations_say(clips):
+    for options in ({}, dict(fixation="none"), dict(fixation_order="before")):
+        for item in record_attention(build(**options), clips)[1]:
+            for name, kind in get_type_hints(AttentionRecord).items():
+                value = getattr(item, name)
+                if get_origin(kind) is tuple:
+                    assert [type(part) for part in value] == list(get_args(kind)), name
+                else:
+                    assert isinstance(value, kind), name
+    with pytest.raises(TypeError, match="missing"):
+        AttentionRecord(0, "attn", item.module, item.size)
 
 
 def dense_relevance(model, clips, classes, monkeypatch):
@@ -148,7 +175,7 @@ def test_relevance_is_shares_of_each_clip_and_leaves_the_model_alone(clips):
 
 def test_relevance_goes_back_to_where_shifted_keys_came_from(clips):
     model = build(attn_pattern="windowed", temporal_shift_div=2)
-    item = record(model, clips)[1][0]
+    item = record_attention(model, clips)[1][0]
     passed = torch.zeros(8, 4, 25, dtype=torch.float64)  # (S, A, L)
     passed[1, 0, 7] = 1  # the first head has all its channels from the next frame
     moved = _before_shift(item, passed)
@@ -157,7 +184,7 @@ def test_relevance_goes_back_to_where_shifted_keys_came_from(clips):
 
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_attention_map_is_one_query_s_row(clips, pattern):
-    item = record(build(attn_pattern=pattern), clips)[1][-1]
+    item = record_attention(build(attn_pattern=pattern), clips)[1][-1]
     found = attention_map(item, (2, 7))
     torch.testing.assert_close(found.sum((1, 2)), torch.ones_like(found[:, 0, 0]))
     elsewhere = found[:, [0, 1, 3]].abs().max()
@@ -171,19 +198,19 @@ def test_attention_map_is_one_query_s_row(clips, pattern):
 
 
 def test_frame_attention_is_the_mean_over_places(clips):
-    item = record(build(), clips)[1][0]
+    item = record_attention(build(), clips)[1][0]
     expected = item.weights(every_row(item)).mean(1).unflatten(0, (2, 25)).mean(1)
     torch.testing.assert_close(frame_attention(item).double(), expected, atol=1e-6, rtol=1e-5)
-    joint = record(build(attn_pattern="joint"), clips)[1][0]
+    joint = record_attention(build(attn_pattern="joint"), clips)[1][0]
     weights = joint.weights(every_row(joint))[:, 1].unflatten(1, (4, 25)).unflatten(3, (4, 25))
     found = frame_attention(joint, head=1).double()
     torch.testing.assert_close(found, weights.sum(4).mean(2), atol=1e-6, rtol=1e-5)
     with pytest.raises(ValueError, match="stays within each frame"):
-        frame_attention(record(build(), clips)[1][1])
+        frame_attention(record_attention(build(), clips)[1][1])
 
 
 def test_ratios_are_what_features_are_multiplied_by(clips):
-    item = record(build(fixation_shared=False), clips)[1][1]
+    item = record_attention(build(fixation_shared=False), clips)[1][1]
     gate = item.module.fixation.gate(torch.cat([item.plain_q, item.plain_k, item.v], -1)).sigmoid()
     q_ratios, k_ratios = gate.chunk(2, dim=-1)
     torch.testing.assert_close(item.plain_q * q_ratios, item.q)
@@ -191,7 +218,7 @@ def test_ratios_are_what_features_are_multiplied_by(clips):
     for found, expected in zip(item.ratios(), (q_ratios, k_ratios), strict=True):
         torch.testing.assert_close(found[1, 2, :, 3], expected.mean(-1)[4 + 2, 3])
     with pytest.raises(ValueError, match="no feature fixation"):
-        record(build(fixation="none"), clips)[1][0].ratios()
+        record_attention(build(fixation="none"), clips)[1][0].ratios()
 
 
 def test_concentration_of_known_rows():
@@ -208,7 +235,7 @@ def test_pixels_lie_where_their_patches_are():
     maps = np.zeros((1, 3, 4))
     maps[0, 1, 2] = 1
     for patch, stride, padding, size in ((16, 16, 0, (48, 64)), (16, 14, 8, (29, 43))):
-        pixels = per_pixel(maps, size, (patch, stride, padding))[0]
+        pixels = upsample_token_map(maps, size, (patch, stride, padding))[0]
         centre = [place * stride + patch // 2 - padding for place in (1, 2)]
         assert pixels.shape == size and pixels[centre[0], centre[1]] > 0.9
         assert pixels[0, 0] == pixels[-1, -1] == 0
@@ -286,16 +313,16 @@ def drawn(monkeypatch):
     """The maps and matrices that pictures are made of, as they are drawn."""
     found = []
 
-    def heat(core, frames, maps, low, high):
-        found.append(maps)
-        return plain_heat(core, frames, maps, low, high)
+    def heatmap_overlay(core, frames, token_map, low, high):
+        found.append(token_map)
+        return plain_overlay(core, frames, token_map, low, high)
 
     def matrix_figure(path, matrices, *rest):
         found.extend(matrix for by_kind in matrices for matrix in by_kind.values())
         plain_figure(path, matrices, *rest)
 
-    plain_heat, plain_figure = views.heat, views.figures.matrix_figure
-    monkeypatch.setattr(views, "heat", heat)
+    plain_overlay, plain_figure = views.heatmap_overlay, views.figures.matrix_figure
+    monkeypatch.setattr(views, "heatmap_overlay", heatmap_overlay)
     monkeypatch.setattr(views.figures, "matrix_figure", matrix_figure)
     return found
 
@@ -311,11 +338,11 @@ def test_every_view_draws_a_picture(folder, drawn, view, pattern):
     assert sorted(path.name for path in place.iterdir()) == ["a.png", "clip.mp4", "model"]
 
 
-def test_heat_lies_over_the_frames_where_maps_are_high():
+def test_heatmaps_lie_over_the_frames_where_they_are_high():
     frames = np.full((1, 32, 32, 3), 100, dtype=np.uint8)
     maps = np.zeros((1, 32, 32))
     maps[0, :16] = 1
-    warm = blend(frames, maps)[0].astype(int)
+    warm = overlay_heatmap(frames, maps)[0].astype(int)
     assert (warm[:16, :, 0] > 200).all() and (warm[16:].max(-1) <= 100).all()
     assert (warm[:16, :, 0] > warm[:16, :, 2]).all()
 
@@ -324,15 +351,16 @@ def test_pictures_show_the_maps(folder, monkeypatch):
     place, sheets = folder(), []
     plain = views.figures.contact_sheet
 
-    def contact_sheet(path, frames, rows, *rest):
-        sheets.append((frames, rows))
-        plain(path, frames, rows, *rest)
+    def contact_sheet(path, frames, overlays, *rest):
+        sheets.append((frames, overlays))
+        plain(path, frames, overlays, *rest)
 
     monkeypatch.setattr(views.figures, "contact_sheet", contact_sheet)
     assert explain(place, "a.png") == 0
-    ((frames, rows),) = sheets
-    assert (rows["relevance"].max(-1) != rows["relevance"].min(-1)).any()  # colours over grey
-    assert frames.shape == rows["relevance"].shape
+    ((frames, overlays),) = sheets
+    colours = overlays["relevance"]
+    assert (colours.max(-1) != colours.min(-1)).any()  # over grey
+    assert frames.shape == colours.shape
 
 
 @pytest.mark.parametrize("view", ["relevance", "attention", "fixation"])
@@ -377,14 +405,116 @@ def test_concentration_is_that_of_the_head(folder, monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_models_are_explained(folder, dtype, drawn):
+@pytest.mark.parametrize("view", ["relevance", "attention", "fixation", "time", "layers"])
+def test_half_precision_models_are_explained(folder, dtype, view, drawn):
     place = folder()
-    assert explain(place, "a.png") == 0
+    assert explain(place, "a.png", "--view", view) == 0
     model = LVTFFForVideoClassification.from_pretrained(place / "model").to(dtype)
     model.save_pretrained(place / "model")
-    assert explain(place, "b.png") == 0
-    full, half = (part.flatten() for part in drawn)
+    full = np.concatenate([part.flatten() for part in drawn])
+    drawn.clear()
+    assert explain(place, "b.png", "--view", view) == 0
+    half = np.concatenate([part.flatten() for part in drawn])
     assert np.corrcoef(full, half)[0, 1] > 0.95
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_every_kernel_is_explained_in_half_precision_or_says_why_not(clip, kernel, dtype):
+    torch.manual_seed(0)
+    model = timm.create_model("test_lvt_ff", num_classes=3, attn_kernel=kernel).eval()
+    classes = torch.tensor([1, 2])
+    if kernel in ("castling", "vig"):
+        with pytest.raises(NotImplementedError, match="Kernel has no attention weights"):
+            relevance(model.to(dtype), clip, classes)
+        return
+    expected = relevance(model, clip, classes)
+    found = relevance(model.to(dtype), clip, classes)
+    assert found.dtype == torch.float32 and found.isfinite().all()
+    assert np.corrcoef(expected.flatten(), found.flatten())[0, 1] > 0.9
+
+
+def test_gradients_that_are_never_numbers_are_told(folder, capsys, monkeypatch):
+    place = folder()
+    plain = torch.autograd.grad
+    monkeypatch.setattr(
+        torch.autograd, "grad", lambda *a, **k: [torch.nan * part for part in plain(*a, **k)]
+    )
+    assert explain(place, "a.png") == 1
+    error = capsys.readouterr().err
+    assert "load it in float32" in error and "Traceback" not in error
+
+
+def compiled_whole(model):
+    return torch.compile(model, backend="eager")
+
+
+def compiled_core(model):
+    model.model.compile(backend="eager")
+    return model
+
+
+def compiled_blocks(model):
+    for number, block in enumerate(model.model.blocks):
+        model.model.blocks[number] = torch.compile(block, backend="eager")
+    return model
+
+
+def checkpointed_blocks(model):
+    for number, block in enumerate(model.model.blocks):
+        model.model.blocks[number] = checkpoint_wrapper(block)
+    return model
+
+
+def checkpointing(model):
+    model.gradient_checkpointing_enable()
+    return model
+
+
+def offloaded(model):
+    return cpu_offload(model, execution_device=torch.device("cpu"))
+
+
+def with_adapter(model):
+    return get_peft_model(model, LoraConfig(target_modules=["qkv", "proj"], r=2)).eval()
+
+
+WRAPPERS = [
+    *(compiled_whole, compiled_core, compiled_blocks, checkpointed_blocks, checkpointing),
+    *(offloaded, with_adapter, torch.nn.DataParallel),
+]
+
+
+@pytest.mark.parametrize("wrap", WRAPPERS, ids=lambda wrap: wrap.__name__)
+def test_wrapped_models_are_explained_like_plain_ones(hf_model, clip, wrap):
+    classes = torch.tensor([1, 0])
+    expected = relevance(hf_model, clip, classes)
+    logits, records = record_attention(hf_model, clip)
+    wrapped = wrap(hf_model)
+    wrapped(clip)  # what is compiled is compiled before the hooks come
+    torch.testing.assert_close(relevance(wrapped, clip, classes), expected)
+    found, in_wrapper = record_attention(wrapped, clip)
+    torch.testing.assert_close(found, logits)
+    names = [(item.block, item.name) for item in in_wrapper]
+    assert names == [(item.block, item.name) for item in records] and len(names) == 6
+
+
+def test_explaining_works_in_inference_mode(folder, clip, hf_model):
+    place = folder()
+    expected = relevance(hf_model, clip, torch.tensor([1, 0]))
+    with torch.inference_mode():
+        found = relevance(hf_model, clip.clone(), torch.tensor([1, 0]))
+        torch.testing.assert_close(found, expected)
+        classify = Classifier(place / "model", "cpu")
+        inside = explain_video(classify, place / "clip.mp4")
+    outside = explain_video(Classifier(place / "model", "cpu"), place / "clip.mp4")
+    np.testing.assert_allclose(inside.relevance, outside.relevance, rtol=1e-5)
+    assert inside.predictions == outside.predictions
+
+
+def test_other_models_are_named():
+    with pytest.raises(ValueError, match="Expected a model of lvt_ff, got Linear"):
+        core_of(torch.nn.Linear(1, 1))
 
 
 def test_names_may_have_dollar_signs(folder):
