@@ -14,7 +14,7 @@ from importlib.machinery import ModuleSpec
 
 __all__ = ["MOVED", "install"]
 
-# Library: what registers our models in it.
+# Library: what registers our classes in it.
 _REGISTRIES = {
     "timm": "lvt_ff.timm_models",
     "transformers": "lvt_ff.hf",

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 from transformers import BatchFeature
-from transformers.image_utils import infer_channel_dimension_format
+from transformers.image_utils import ChannelDimension, infer_channel_dimension_format
 from transformers.processing_utils import VideosKwargs
 from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import VideoMetadata
@@ -216,12 +216,17 @@ class LVTFFVideoProcessor(BaseVideoProcessor):
         input_data_format: Any = None,
         device: Any = None,
     ) -> list[Tensor]:
-        # One by one, and with transparency: transformers takes the first one's layout for all.
+        # transformers takes the first video's layout for all, and none with transparency.
         prepared = []
         for video in videos:
             layout = input_data_format
             layout = layout or infer_channel_dimension_format(video, num_channels=(1, 3, 4))
-            prepared += super()._prepare_input_videos([video], do_convert_rgb, layout, device)
+            video = torch.as_tensor(video)
+            if layout == ChannelDimension.LAST:
+                video = video.permute(0, 3, 1, 2)
+            video = video.contiguous()
+            video = self.convert_to_rgb(video) if do_convert_rgb else video
+            prepared.append(video if device is None else video.to(device))
         return prepared
 
     def sample_frames(
@@ -281,10 +286,13 @@ class LVTFFVideoProcessor(BaseVideoProcessor):
         image_mean: list[float],
         image_std: list[float],
         return_tensors: str | None = None,
+        do_convert_rgb: bool = False,
         **kwargs: Any,
     ) -> BatchFeature:
         clips = []
         for clip in videos:
+            if do_convert_rgb:  # transformers before 5.2x, which does it only here
+                clip = self.convert_to_rgb(clip)
             if do_resize:
                 wanted = _height_and_width(size, "size")
                 clip = resize_to_cover(clip, wanted, interpolation_name(resample))

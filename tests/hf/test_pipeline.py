@@ -76,6 +76,26 @@ def test_batches_of_files_give_what_single_files_do(folder, hf_model, by_object)
     assert sizes == [2, 1, 3]
 
 
+@pytest.mark.parametrize("problem_type", ["regression", "multi_label_classification", None])
+def test_function_follows_the_problem_unless_one_is_asked_for(folder, hf_model, problem_type):
+    hf_model.config.problem_type = problem_type
+    hf_model.save_pretrained(folder / "model")
+    file, options = str(folder / "0.mp4"), dict(model=str(folder / "model"), device="cpu")
+    classify = pipeline("video-classification", **options)
+    clip = classify.video_processor(file, return_tensors="pt")["pixel_values_videos"]
+    with torch.no_grad():
+        logits = hf_model(clip).logits[0]
+    functions = dict(softmax=logits.softmax(-1), sigmoid=logits.sigmoid(), none=logits)
+    usual = {"regression": "none", None: "softmax"}.get(problem_type, "sigmoid")
+    for name, found in (
+        (usual, classify(file)),
+        *((name, classify(file, function_to_apply=name)) for name in functions),
+        ("none", pipeline("video-classification", function_to_apply="none", **options)(file)),
+    ):
+        expected = sorted(functions[name].tolist(), reverse=True)
+        assert [row["score"] for row in found] == pytest.approx(expected, abs=1e-5)
+
+
 def test_other_models_keep_their_pipeline(folder, monkeypatch):
     config = VideoMAEConfig(
         image_size=32, patch_size=16, num_frames=4, hidden_size=32, num_hidden_layers=1,
