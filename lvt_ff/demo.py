@@ -170,7 +170,7 @@ def shuffled_top1(model: Path, data: Path, seed: int = 0) -> float:
 def deletion_areas(model: Path, data: Path, num_clips: int = 40, seed: int = 0) -> dict:
     """Area under the deletion curve of the best class: the most relevant tokens first, any first.
 
-    The mean over clips of `lvt_ff.attribution.deletion_curve`, between 0 and 1.
+    The mean over clips of `lvt_ff.explain.relevance.deletion_curve`, between 0 and 1.
     """
     classify = Classifier(model, device="cpu")
     paths = np.random.default_rng(seed).permutation(load_video_list(data).paths)[:num_clips]

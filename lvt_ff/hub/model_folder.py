@@ -100,6 +100,7 @@ def load_folder(
     for name in ("image_mean", "image_std"):
         place = str(folder / PROCESSOR_FILE)
         check_channels(getattr(processor, name), model.config.in_chans, place, name)
+    processor.eval_transform()  # preprocessing that we do not have is told here
     return model, processor
 
 

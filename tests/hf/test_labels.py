@@ -7,6 +7,7 @@ import pytest
 import timm
 import torch
 from conftest import random_frames
+from lvt_ff.hf.labels import ordered_names
 from transformers import pipeline
 
 from lvt_ff import LVTFFConfig, LVTFFForVideoClassification, LVTFFVideoProcessor
@@ -14,7 +15,6 @@ from lvt_ff.app.result_page import make_result_page
 from lvt_ff.cli import main
 from lvt_ff.data.synthetic.writer import write_video
 from lvt_ff.explain.explain import explain_video
-from lvt_ff.hf.labels import ordered_names
 from lvt_ff.hub.model_folder import load_folder, stored_classes
 from lvt_ff.inference.classifier import Classifier
 from lvt_ff.inference.export import description

@@ -117,6 +117,22 @@ def test_filters_that_are_not_offered_are_named(processor, name):
         LVTFFVideoProcessor.from_config(config)
 
 
+def test_folders_with_another_filter_are_one_line(tmp_path, capsys):
+    config = LVTFFConfig.from_variant("test_lvt_ff")
+    LVTFFForVideoClassification(config).save_pretrained(tmp_path / "model")
+    LVTFFVideoProcessor.from_config(config, resample=1).save_pretrained(tmp_path / "model")
+    capsys.readouterr()
+    model = ["--model", str(tmp_path / "model")]
+    for command in (
+        ["predict", "a.mp4", *model],
+        ["evaluate", "--data", "a.csv", *model, "--output_dir", str(tmp_path)],
+        ["export", "--output", str(tmp_path / "a.pt2"), "--format", "torch", *model],
+    ):
+        assert main(command) == 2
+        error = capsys.readouterr().err
+        assert "resample must be 2" in error and error.count("\n") == 1
+
+
 def test_means_may_be_one_number(processor, tmp_path):
     expected = clips_of(processor, RGB, image_mean=[0.4] * 3, image_std=[0.2] * 3)
     torch.testing.assert_close(clips_of(processor, RGB, image_mean=0.4, image_std=0.2), expected)
