@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, TypedDict, Union, get_args, get_orig
 from huggingface_hub.dataclasses import strict, validated_field
 from huggingface_hub.errors import StrictDataclassError
 
-from lvt_ff.data.transforms import INTERPOLATIONS
+from lvt_ff.data.transforms import INTERPOLATIONS, channel_values
 from lvt_ff.layers import CHOICES
 from lvt_ff.model import LinearVideoTransformer
 from lvt_ff.utils.json_files import shown
@@ -111,14 +111,24 @@ def _height_and_width(value: int | dict) -> None:
         _between(1, _MAX_SIDE)(side)
 
 
+@_told("with height and width, or with shortest_edge, integers between 1 and 16,384")
+def _covered(value: int | dict) -> None:
+    _height_and_width(_by_side(value))
+
+
 def _by_side(size: int | dict[str, int]) -> dict[str, int]:
+    if isinstance(size, dict):
+        # What frames that keep their shape cover is a square then.
+        size = size["shortest_edge"] if list(size) == ["shortest_edge"] else size
     return size if isinstance(size, dict) else dict(height=size, width=size)
 
 
 _Count = Annotated[int, _between(1, _MAX_SIDE)]
 _Share = Annotated[float | int, _between(0, 1)]
 _Sizes = list[int] | tuple[int, ...]
+_Number = float | int
 _Numbers = list[float | int] | list[int] | list[float] | tuple[float | int, ...]
+_FILTERS = " or ".join(f"{number} ({name})" for number, name in INTERPOLATIONS.items())
 _Text = str | None
 _Flag = bool | None
 # It would lead to other files, or other values.
@@ -235,11 +245,11 @@ class ProcessorFile(TypedDict, total=False):
     num_frames: Annotated[int, _between(1, 4096)]
     sampling: Literal["uniform", "dense"]
     sampling_stride: _Count
-    size: Annotated[int | dict, _height_and_width]
+    size: Annotated[int | dict, _covered]
     crop_size: Annotated[int | dict, _height_and_width]
-    resample: Annotated[int, _one_of(INTERPOLATIONS)]
-    image_mean: Annotated[_Numbers, _between(-_LARGE, _LARGE)]
-    image_std: Annotated[_Numbers, _between(1 / _LARGE, _LARGE)]
+    resample: Annotated[int, _one_of(INTERPOLATIONS, _FILTERS)]
+    image_mean: Annotated[_Number | _Numbers, _between(-_LARGE, _LARGE)]
+    image_std: Annotated[_Number | _Numbers, _between(1 / _LARGE, _LARGE)]
     rescale_factor: Annotated[float | int, _between(1 / _LARGE, _LARGE)]
     do_resize: bool
     do_center_crop: bool
@@ -484,12 +494,12 @@ def check_pretrained_cfg(
         )
 
 
-def check_channels(values: list[float], channels: int, source: str, key: str) -> None:
+def check_channels(values: float | list[float], channels: int, source: str, key: str) -> None:
     """Raise ValueError where statistics of pixels are not those of so many channels.
 
     Those of three pass for any number: a variant's own, which folders of other models keep.
     """
-    if len(values) not in (1, 3, channels):
+    if len(channel_values(values)) not in (1, 3, channels):
         raise ValueError(
             f"{source}: {key} must have a number for each of {channels} channels, got "
             f"{shown(values)}."
@@ -511,7 +521,8 @@ def _check_label_keys(config: Mapping[str, Any], source: str) -> None:
     counts = {}
     for key in ("id2label", "label_names"):
         if config.get(key) not in (None, [], {}):
-            counts[key] = len(check_labels(config[key], source, key))
+            count = config.get("num_classes") or config.get("num_labels")
+            counts[key] = len(check_labels(config[key], source, key, count))
     if "num_labels" in config:
         counts["num_labels"] = config["num_labels"]
     if config.get("num_classes"):

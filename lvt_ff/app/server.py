@@ -25,6 +25,7 @@ from lvt_ff.utils.environment import install_hint
 from lvt_ff.utils.errors import Failure, usage
 from lvt_ff.utils.option_types import Port, PositiveFloat
 from lvt_ff.utils.output import check_output_folder
+from lvt_ff.utils.validation import check_rgb
 
 __all__ = ["app", "serve"]
 
@@ -187,6 +188,8 @@ def serve(
         short: Classifier(name, device, **reading)
         for short, name in zip(names, models, strict=True)
     }
+    for classify in loaded.values():
+        check_rgb(classify.model.config.in_chans)
     with tempfile.TemporaryDirectory(prefix="lvt_ff_app_", ignore_cleanup_errors=True) as folder:
         uploads, made = Path(folder, "uploads"), Path(folder, "samples")
         uploads.mkdir()

@@ -47,7 +47,6 @@ class Classifier:
         except (AssertionError, RuntimeError) as error:
             raise ValueError(f"Device {device!r} cannot be used: {error}") from error
         model, self.processor = load_folder(folder)
-        check_rgb(model.config.in_chans)
         self.model = model.to(self.device).eval()
         self.transform = self.processor.eval_transform()
         self.clip_options = dict(self.processor.clip_options(), num_clips=num_clips)

@@ -7,7 +7,6 @@ import pytest
 import timm
 import torch
 from conftest import random_frames
-from lvt_ff.hf.labels import ordered_names
 from transformers import pipeline
 
 from lvt_ff import LVTFFConfig, LVTFFForVideoClassification, LVTFFVideoProcessor
@@ -18,6 +17,7 @@ from lvt_ff.explain.explain import explain_video
 from lvt_ff.hub.model_folder import load_folder, stored_classes
 from lvt_ff.inference.classifier import Classifier
 from lvt_ff.inference.export import description
+from lvt_ff.schema import ordered_names
 
 # As a configuration file may have them; the names of the outputs are always these.
 NAMES = ("push", "pull", "lift")
@@ -113,10 +113,17 @@ def test_classes_without_a_name_are_numbered(plain, tmp_path):
     folder = edited(plain, tmp_path, id2label=names, label2id=None)  # timm's part says 3 classes
     assert load_folder(folder)[0].config.class_names == with_gap
     shutil.rmtree(folder)
-    folder = edited(plain, tmp_path, model_type=None, label_names={"0": "push", "2": "lift"})
+    folder = edited(
+        plain,
+        tmp_path,
+        model_type="timm_wrapper",
+        id2label=None,
+        label_names={"0": "push", "2": "lift"},
+    )
     assert LVTFFConfig.from_pretrained(folder).class_names == with_gap
     shutil.rmtree(folder)
-    folder = edited(plain, tmp_path, model_type=None, label_names=["push"])
-    assert LVTFFConfig.from_pretrained(folder).class_names == ("push", "LABEL_1", "LABEL_2")
+    folder = edited(plain, tmp_path, label_names=["push"])
+    with pytest.raises(ValueError, match="number of classes must be the same.*label_names 1"):
+        LVTFFConfig.from_pretrained(folder)
     config = LVTFFConfig.from_pretrained(plain / "model", num_labels=4)  # another classifier
     assert config.class_names == ("LABEL_0", "LABEL_1", "LABEL_2", "LABEL_3")

@@ -1,5 +1,6 @@
 """What the video processor takes: grey and transparent frames, filters, means, names of options."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -107,9 +108,11 @@ def test_filters_that_are_not_offered_are_named(processor, name):
     number = getattr(Image, name)
     with pytest.raises(ValueError, match="resample must be 2 .bilinear. or 3 .bicubic."):
         processor(RGB, resample=number, return_tensors="pt")
-    other = LVTFFVideoProcessor(num_frames=4, resample=number)
+    with pytest.raises(ValueError, match="resample must be 2 .bilinear. or 3 .bicubic."):
+        LVTFFVideoProcessor(num_frames=4, resample=number)
+    processor.resample = number
     config = LVTFFConfig.from_variant("test_lvt_ff")
-    for use in (lambda: other(RGB), other.eval_transform, lambda: description(config, other)):
+    for use in (lambda: processor(RGB), processor.eval_transform):
         with pytest.raises(ValueError, match="resample must be"):
             use()
     config.pretrained_cfg = dict(interpolation=name.lower())
@@ -120,7 +123,9 @@ def test_filters_that_are_not_offered_are_named(processor, name):
 def test_folders_with_another_filter_are_one_line(tmp_path, capsys):
     config = LVTFFConfig.from_variant("test_lvt_ff")
     LVTFFForVideoClassification(config).save_pretrained(tmp_path / "model")
-    LVTFFVideoProcessor.from_config(config, resample=1).save_pretrained(tmp_path / "model")
+    LVTFFVideoProcessor.from_config(config).save_pretrained(tmp_path / "model")
+    file = tmp_path / "model/video_preprocessor_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | dict(resample=1)))
     capsys.readouterr()
     model = ["--model", str(tmp_path / "model")]
     for command in (

@@ -210,8 +210,9 @@ def test_configurations_in_code_have_the_same_bounds():
         (None, None),
         (["push", "pull", "lift"], None),
         ({"2": "lift", "0": "push", "1": "pull"}, None),
-        ({"1": "a", "2": "b", "3": "c"}, "count its 3 classes from 0 to 2, got no name for 0"),
-        ({"0": "a", "1": "b", "3": "c"}, "got no name for 2, but one for 3"),
+        ({"1": "push", "2": "pull", "3": "lift"}, None),
+        ({"0": "push", "4": "pull", "9": "lift"}, None),
+        ({"0": "a", "1": "b", "2": "c", "3": "d"}, "the number of classes must be the same"),
         ({"0": "a", "1": "a", "2": "c"}, "a name for each class, got 'a' for 0 and for 1"),
         ({"0": "a", "1": None, "2": "c"}, "printable names, got None for class 1"),
         ({"0": "a", "1": ["b"], "2": "c"}, "printable names, got ['b'] for class 1"),
@@ -249,8 +250,8 @@ def test_labels_in_code_and_on_saving_are_checked(tmp_path):
     with pytest.raises(Exception, match="a name for each class"):
         LVTFFConfig(id2label={0: "a", 1: "a"})
     config = LVTFFConfig(id2label={0: "a", 1: "b"})
-    config.id2label = {1: "a", 2: "b"}
-    with pytest.raises(Exception, match="count its 2 classes from 0 to 1"):
+    config.id2label = {0: "a", 1: "a"}
+    with pytest.raises(Exception, match="a name for each class"):
         config.save_pretrained(tmp_path)
 
 
@@ -302,12 +303,14 @@ def test_a_configuration_comes_back_from_json_as_it_was(variant, fields, tmp_pat
     [
         (dict(size=1), "size must be at least crop_size, which is cut from it, got 1 × 1 and"),
         (dict(size=dict(height=1, width=1)), "size must be at least crop_size"),
-        (dict(size=dict(shortest_edge=32)), "an object with height and width"),
+        (dict(size=dict(shortest_edge=0)), "or with shortest_edge, integers between 1 and"),
+        (dict(size=dict(longest_edge=32)), "an object with height and width, or with"),
+        (dict(crop_size=dict(shortest_edge=32)), "an object with height and width"),
         (dict(crop_size=dict(height=0, width=32)), "crop_size must be an integer or an object"),
         (dict(num_frames=10**9), "num_frames must be an integer between 1 and 4,096"),
-        (dict(image_std=[0, 0, 0]), "image_std must be a list of numbers between"),
-        (dict(image_mean="x"), "image_mean must be a list of numbers"),
-        (dict(resample=7), "resample must be one of 2, 3, got 7"),
+        (dict(image_std=[0, 0, 0]), "image_std must be a number or a list of numbers between"),
+        (dict(image_mean="x"), "image_mean must be a number or a list of numbers"),
+        (dict(resample=7), "resample must be 2 (bilinear) or 3 (bicubic), got 7"),
         (dict(sampling="random"), "sampling must be one of 'uniform', 'dense', got 'random'"),
         (dict(sampling_stride=0), "sampling_stride must be an integer between 1"),
         (dict(do_resize="yes"), "do_resize must be true or false"),
