@@ -165,19 +165,24 @@ def _compare(
             continue
         accelerator.print(f"run {number}/{len(jobs)}: {name}, seed {seed}")
         folder, asked = _folder(output / "runs", name, seed), options_of(name, seed)
-        try:
-            finetune(output_dir=folder, resume=True, **asked)
-        except Diverged as error:
-            if accelerator.is_main_process:
-                told = dict(diverged=str(error), environment=environment(options.cpu))
-                told |= _expected(asked, derived)
-                write_text(folder / "results.json", json.dumps(told) + "\n")
-        accelerator.wait_for_everyone()
+        _train(folder, asked, derived, accelerator)
         found[name, seed] = _result(folder, asked, derived)
         summary = report()
     accelerator.print(markdown(summary))
     accelerator.print(f"wrote results.json, tables.md and tables.png to {output}")
     return summary
+
+
+def _train(folder: Path, asked: dict, derived: dict, accelerator: Accelerator) -> None:
+    """One run, from its start or its last checkpoint; a loss that is no number is a result too."""
+    try:
+        finetune(output_dir=folder, resume=True, **asked)
+    except Diverged as error:
+        if accelerator.is_main_process:
+            told = dict(diverged=str(error), environment=environment(asked["cpu"]))
+            told |= _expected(asked, derived)
+            write_text(folder / "results.json", json.dumps(told) + "\n")
+    accelerator.wait_for_everyone()
 
 
 def _settings(options: SimpleNamespace, recipe: dict) -> dict:

@@ -53,7 +53,7 @@ _TIMM_KEYS = (
 # Where lvt_ff is not imported, transformers follows these names to a file that says what to
 # install; where it is, its own classes come first.
 REMOTE_FILE = "lvt_ff_import.py"
-REMOTE_CODE = '''"""This model needs lvt_ff: pip install lvt-ff, then import lvt_ff first."""
+REMOTE_CODE = '''"""This model needs the package lvt_ff: install it, then import lvt_ff first."""
 
 from lvt_ff.hf import LVTFFConfig, LVTFFForVideoClassification, LVTFFModel  # noqa: F401
 '''

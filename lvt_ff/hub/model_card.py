@@ -34,7 +34,7 @@ _CITATION = """```bibtex
 }
 ```"""
 _SNIPPET = f"""```python
-import lvt_ff  # pip install lvt-ff
+import lvt_ff  # registers the models in both libraries
 import timm
 from transformers import pipeline
 

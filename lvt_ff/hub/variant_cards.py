@@ -37,7 +37,7 @@ def variant_card(name: str) -> ModelCard:
     use = "\n".join(
         [
             "```python",
-            "import lvt_ff  # pip install lvt-ff",
+            "import lvt_ff  # registers the models in both libraries",
             "import timm",
             "",
             f'model = timm.create_model("{name}", pretrained={bool(tags)}, num_classes=174)',

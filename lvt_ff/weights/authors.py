@@ -98,7 +98,40 @@ def authors_to_lvt_ff(
     Raises:
         ValueError: weights of another model, or an option that the weights do not tell.
     """
-    source = unwrap(state_dict)
+    renamed, report = _renamed(unwrap(state_dict))
+    embed_dim, in_chans, patch_size, _ = renamed["patch_embed.proj.weight"].shape
+    num_classes, num_frames = renamed["head.fc.weight"].shape[0], renamed["temp_embed"].shape[1]
+    gate = renamed.get("blocks.0.attn.fixation.gate.weight")
+    if temporal_shift_div is None:
+        if gate is None or num_classes not in _RECIPES:
+            raise _unnamed("temporal_shift_div", "4 for SSv2, 8 for Kinetics, 0 without shifts")
+        temporal_shift_div, _ = _RECIPES[num_classes]
+    if attn_kernel is None and gate is None:
+        raise _unnamed("attn_kernel", "relu or softmax, without fixation")
+    keywords = dict(
+        _THEIRS,
+        num_classes=num_classes,
+        num_frames=num_frames,
+        in_chans=in_chans,
+        patch_size=patch_size,
+        patch_norm="patch_embed.norm.weight" in renamed,
+        embed_dim=embed_dim,
+        depth=1 + max(int(name.split(".")[1]) for name in renamed if name.startswith("blocks.")),
+        num_heads=_num_heads(embed_dim, gate, num_heads),
+        mlp_ratio=renamed["blocks.0.mlp.fc1.weight"].shape[0] / embed_dim,
+        head_hidden=renamed["head.pre_logits.weight"].shape[0],
+        attn_kernel=attn_kernel or "relu",
+        fixation="none" if gate is None else "qkv",
+        fixation_shared=gate is None or gate.shape[1] == 3 * gate.shape[0],
+        spatial_shift=1 if temporal_shift_div else 0,
+        temporal_shift_div=temporal_shift_div,
+        temporal_shift_segment=_segment(num_classes, num_frames, temporal_shift_div),
+    )
+    return renamed, keywords, report
+
+
+def _renamed(source: dict[str, Tensor]) -> tuple[dict[str, Tensor], ConversionReport]:
+    """Weights under our names, the two gates of an attention joined; and what was done."""
     renamed, report = {}, ConversionReport()
     for key, tensor in source.items():
         name = _our_name(key)
@@ -112,7 +145,6 @@ def authors_to_lvt_ff(
         if gates[1] is None:
             raise ValueError(f"The source has a q_gate without k_gate: {name}.")
         renamed[name.replace(".q_gate.", _GATE)] = torch.cat(gates)
-
     missing = [name for name in _NEEDED if name not in renamed]
     if missing:
         raise ValueError(
@@ -120,46 +152,20 @@ def authors_to_lvt_ff(
             f"counterpart of {missing} among {len(source)} keys such as {sorted(source)[:3]}: pass "
             "the dict under `model_state`."
         )
-    embed_dim, in_chans, patch_size, _ = renamed["patch_embed.proj.weight"].shape
-    num_classes = renamed["head.fc.weight"].shape[0]
-    gate = renamed.get("blocks.0.attn.fixation.gate.weight")
-    if temporal_shift_div is None:
-        if gate is None or num_classes not in _RECIPES:
-            raise _unnamed("temporal_shift_div", "4 for SSv2, 8 for Kinetics, 0 without shifts")
-        temporal_shift_div, _ = _RECIPES[num_classes]
-    if attn_kernel is None and gate is None:
-        raise _unnamed("attn_kernel", "relu or softmax, without fixation")
+    return renamed, report
+
+
+def _num_heads(embed_dim: int, gate: Tensor | None, given: int | None) -> int:
+    """Heads that a gate's shape tells, or else those given, or else the paper's."""
     if gate is not None:
         told = embed_dim // (gate.shape[1] // 3)
-        if num_heads not in (None, told):
-            raise ValueError(f"The gates' shape tells {told} heads, got num_heads={num_heads}.")
-        num_heads = told
-    elif num_heads is None:
-        num_heads = _PAPER_HEADS.get(embed_dim)
-        if num_heads is None:
-            raise _unnamed("num_heads", "without fixation")
-    keywords = dict(
-        _THEIRS,
-        num_classes=num_classes,
-        num_frames=renamed["temp_embed"].shape[1],
-        in_chans=in_chans,
-        patch_size=patch_size,
-        patch_norm="patch_embed.norm.weight" in renamed,
-        embed_dim=embed_dim,
-        depth=1 + max(int(name.split(".")[1]) for name in renamed if name.startswith("blocks.")),
-        num_heads=num_heads,
-        mlp_ratio=renamed["blocks.0.mlp.fc1.weight"].shape[0] / embed_dim,
-        head_hidden=renamed["head.pre_logits.weight"].shape[0],
-        attn_kernel=attn_kernel or "relu",
-        fixation="none" if gate is None else "qkv",
-        fixation_shared=gate is None or gate.shape[1] == 3 * gate.shape[0],
-        spatial_shift=1 if temporal_shift_div else 0,
-        temporal_shift_div=temporal_shift_div,
-        temporal_shift_segment=_segment(
-            num_classes, renamed["temp_embed"].shape[1], temporal_shift_div
-        ),
-    )
-    return renamed, keywords, report
+        if given not in (None, told):
+            raise ValueError(f"The gates' shape tells {told} heads, got num_heads={given}.")
+        return told
+    found = given or _PAPER_HEADS.get(embed_dim)
+    if found is None:
+        raise _unnamed("num_heads", "without fixation")
+    return found
 
 
 def _our_name(key: str) -> str:

@@ -118,13 +118,7 @@ def read_pieces(state_dict: dict[str, Tensor], layout: str) -> dict[str, Piece]:
     Raises:
         ValueError: a layer that is there only in part.
     """
-    pieces = {}
-    for key, tensor in state_dict.items():
-        name = key
-        if layout != "timm":
-            for pattern, replacement in _TRANSFORMERS_RENAMES:
-                name = re.sub(pattern, replacement, name)
-        pieces[name] = Piece(tensor, (key,))
+    pieces = {_timm_name(key, layout): Piece(x, (key,)) for key, x in state_dict.items()}
     for name in ("pos_embed", "temp_embed", "cls_token", "dist_token", "reg_token"):
         if name in pieces and pieces[name].tensor.ndim != 3:
             (key,), shape = pieces[name].keys, tuple(pieces[name].tensor.shape)
@@ -138,10 +132,17 @@ def read_pieces(state_dict: dict[str, Tensor], layout: str) -> dict[str, Piece]:
     for name in [name for name in pieces if ".attn.q." in name]:
         _join(pieces, [name.replace(".attn.q.", f".attn.{part}.") for part in "qkv"])
     for name in list(pieces):
-        for suffix, projection in _FOLDS.items():
-            if name.endswith(suffix):
-                _fold(pieces, name, name.removesuffix(suffix) + projection)
+        suffix = next((suffix for suffix in _FOLDS if name.endswith(suffix)), None)
+        if suffix:
+            _fold(pieces, name, name.removesuffix(suffix) + _FOLDS[suffix])
     return pieces
+
+
+def _timm_name(key: str, layout: str) -> str:
+    if layout != "timm":
+        for pattern, replacement in _TRANSFORMERS_RENAMES:
+            key = re.sub(pattern, replacement, key)
+    return key
 
 
 def _block_kinds(pieces: dict[str, Piece]) -> list[tuple[str, str]]:
