@@ -33,21 +33,30 @@ class LinearVideoTransformer(nn.Module):
     """Clips (B, T, C, H, W) to class scores (B, K).
 
     Args:
-        num_classes, num_frames, in_chans: K (0 leaves the classifier out), T, C.
+        num_classes: K; 0 leaves the classifier out.
+        num_frames: T.
         img_size: pixels, one number or (H, W).
-        patch_size, patch_stride, patch_padding: of the patch convolution, in pixels.
+        in_chans: C.
+        patch_size: of the patch convolution, in pixels.
+        patch_stride: of the patch convolution, in pixels.
+        patch_padding: of the patch convolution, in pixels.
         patch_norm: LayerNorm after the patch convolution (the authors' model).
         pos_embed: learned spatial position embedding (a plain ViT's; the authors' model has none).
-        embed_dim, depth, num_heads: D, blocks, A; A must divide D.
-        mlp_ratio, mlp_dwconv: hidden channels of the MLP over D; its 3×3 depthwise convolution.
-        attn_kernel, kernel_options: name in `lvt_ff.kernels.KERNELS`, keywords of its class.
+        embed_dim: channels of a token, D.
+        depth: number of blocks.
+        num_heads: A, which must divide D.
+        mlp_ratio: hidden channels of the MLP over D.
+        mlp_dwconv: 3×3 depthwise convolution in the MLP.
+        attn_kernel: name in `lvt_ff.kernels.KERNELS`.
+        kernel_options: keywords of the kernel's class.
         attn_pattern: "factorized" (time then space), "joint" (both at once) or "windowed" (space
             with temporal shift only).
         block_order: of "factorized": "time_first" (the authors' code) or "space_first" (the text).
-        fixation, fixation_shared, fixation_aggregate: what ratios are made of: "qkv" (the paper's
-            feature fixation), "qk", "own" or "none"; one ratio for queries and keys, or one for
-            each; "concat", "add" or "mul" of the parts.
-        fixation_order: "after" or "before" the shifts.
+        fixation: what ratios are made of: "qkv" (the paper's feature fixation), "qk", "own" or
+            "none".
+        fixation_shared: one ratio for queries and keys, or one for each.
+        fixation_aggregate: "concat", "add" or "mul" of the parts that ratios are made of.
+        fixation_order: fixation "after" or "before" the shifts.
         fixation_bias: of the gates to begin with; softmax, unlike the others, feels 0 as a half.
         spatial_shift: 0 (off), 1 (8 neighbours) or 2 (24 neighbours); not in "windowed".
         shift_border: what comes from outside a frame: "authors" (0 or own values) or "zero".
@@ -57,9 +66,10 @@ class LinearVideoTransformer(nn.Module):
         global_pool: "avg", "max" or "" (scores for every token).
         head_hidden: features of the head's hidden layer; 0 leaves it out.
         drop_rate: dropout on the normed tokens and before the classifier.
-        attn_drop_rate, drop_path_rate: dropout on queries and keys; stochastic depth at the last
-            block, rising linearly from 0 at the first.
-        device, dtype: of the parameters.
+        attn_drop_rate: dropout on queries and keys.
+        drop_path_rate: stochastic depth of the last block, rising linearly from 0 at the first.
+        device: of the parameters.
+        dtype: of the parameters.
 
     Raises:
         ValueError: an unknown name, or sizes that do not fit together.
