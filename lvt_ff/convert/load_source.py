@@ -76,13 +76,15 @@ class Source:
         if self.labels is None:
             return [f"LABEL_{number}" for number in range(num_classes)]
         labels, source = self.labels
-        taken: set[str] = set()
-        pairs = labels.items() if isinstance(labels, dict) else enumerate(labels)
-        apart = {}
-        for number, name in pairs:
-            apart[number] = f"{name} ({number})" if name in taken else name
-            taken.add(name)
-        names = check_labels(apart, source, "the names of classes")
+        if isinstance(labels, list):
+            labels = dict(enumerate(labels))
+        if isinstance(labels, dict):
+            labels, taken = dict(labels), set()
+            for number, name in labels.items():
+                if str(name) in taken:
+                    labels[number] = f"{name} ({number})"
+                taken.add(str(name))
+        names = check_labels(labels, source, "the names of classes")
         if len(names) != num_classes:
             raise ValueError(
                 f"{source}: expected names of {num_classes} classes, got {len(names)}."
