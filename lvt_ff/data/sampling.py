@@ -58,7 +58,8 @@ def sample_indices(
             for a single clip, else starts evenly spread over the video; a video shorter than the
             clip starts again from its first frame.
         stride: frames between two of a dense clip.
-        clip, num_clips: which of how many test clips; of no effect with `rng`.
+        clip: which of the `num_clips` test clips, from 0; of no effect with `rng`.
+        num_clips: test clips of the video.
         rng: draws the frame of each segment, or the start; None is deterministic.
 
     Returns:

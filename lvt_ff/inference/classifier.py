@@ -23,8 +23,11 @@ class Classifier:
     Args:
         folder: model folder.
         device: torch device; None takes a GPU where there is one.
-        num_clips, num_crops: views per video whose scores are averaged.
-        decoder, timeout_s, max_pixels: see `lvt_ff.read_clip`.
+        num_clips: clips per video whose scores are averaged, times the crops.
+        num_crops: crops of each clip, 1 or 3.
+        decoder: see `lvt_ff.read_clip`, as are the next two.
+        timeout_s: seconds that reading one video may take.
+        max_pixels: of a frame.
 
     Raises:
         ValueError: not a model folder, or a device that is not there.

@@ -111,7 +111,9 @@ class Kernel(nn.Module):
         and FSDP provide them.
 
         Args:
-            q, k, v: (S, A, L, E).
+            q: queries (S, A, L, E).
+            k: keys (S, A, L, E).
+            v: values (S, A, L, E).
             fix: what acts on features and values between the two steps.
             x: the attention's input (S, L, D), for kernels that look at it.
 
@@ -132,7 +134,8 @@ class Kernel(nn.Module):
         """Some rows of the matrix that `aggregate` applies to the values without forming it.
 
         Args:
-            q, k: features (S, A, L, F) as `aggregate` takes them.
+            q: features (S, A, L, F) as `aggregate` takes them.
+            k: likewise.
             rows: numbers (R,) of the queries asked for.
 
         Returns:
