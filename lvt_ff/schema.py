@@ -6,7 +6,7 @@ can ask for, before anything is built; that weights fit is `lvt_ff.weights.check
 
 import inspect
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import make_dataclass
 from functools import lru_cache
 from types import UnionType
@@ -54,11 +54,11 @@ _EXACT = 2**53  # integers up to here are the same in every JSON reader
 # Kinds of values.
 
 
-def _told(words: str, whole: bool = False) -> Callable:
+def _told(words: str | Callable[[], str], whole: bool = False) -> Callable:
     """Marks a check with what it demands, for messages: behind the kind, or in its place."""
 
     def mark(check: Callable[[Any], None]) -> Callable[[Any], None]:
-        check.told, check.whole = words, whole
+        check.told, check.whole = words if callable(words) else lambda: words, whole
         return check
 
     return mark
@@ -74,12 +74,14 @@ def _between(least: float, most: float) -> Callable[[Any], None]:
     return check
 
 
-def _one_of(choices: Iterable, told: str = "") -> Callable[[Any], None]:
-    known = list(choices)
+def _one_of(choices: Collection, told: str = "") -> Callable[[Any], None]:
+    # Looked at when asked: tables of kernels and variants may grow.
+    def words() -> str:
+        return told or f"one of {', '.join('null' if c is None else repr(c) for c in choices)}"
 
-    @_told(told or f"one of {', '.join('null' if c is None else repr(c) for c in known)}", True)
+    @_told(words, True)
     def check(value: Any) -> None:
-        if not any(value == choice and type(value) is type(choice) for choice in known):
+        if not any(value == choice and type(value) is type(choice) for choice in choices):
             raise ValueError
 
     return check
@@ -297,7 +299,7 @@ def _validator(schema: type, name: str) -> type:
 def _in_words(kind: Any) -> str:
     if get_origin(kind) is Annotated:
         inner, check = get_args(kind)
-        return check.told if check.whole else f"{_in_words(inner)} {check.told}"
+        return check.told() if check.whole else f"{_in_words(inner)} {check.told()}"
     if get_origin(kind) is Literal:
         return f"one of {', '.join(map(repr, get_args(kind)))}"
     if get_origin(kind) in (UnionType, Union):

@@ -29,6 +29,7 @@ from lvt_ff.utils.json_files import read_object
 from lvt_ff.utils.validation import suggest
 from lvt_ff.utils.weight_files import INDEX, WEIGHTS, files_in, find_weights, read_checkpoint
 from lvt_ff.weights import (
+    HEAD,
     ConversionReport,
     check_finite,
     check_weights,
@@ -341,9 +342,17 @@ def _check_files(
         odd = min(set(names) - set(known))
         raise ValueError(f"{place}: names must be as {names[odd]!r}, got {odd!r}.")
     found = {plain: found[name] for name, plain in names.items()}
-    options = dict(built.core_kwargs(), num_classes=stored.num_stored_classes)
-    check_weights(found, expected_weights(options, str(source)), str(place))
     classes = stored.num_stored_classes, built.num_labels
+    options, own = (
+        dict(config.core_kwargs(), num_classes=classes[0]) for config in (built, stored)
+    )
+    expected = expected_weights(options, str(source))
+    free = set()
+    if options != own:  # what the call's own options add begins as in a new model
+        free.update(expected.keys() - expected_weights(own, str(source)).keys() - found.keys())
+    if classes[0] != classes[1] and kwargs.get("ignore_mismatched_sizes"):
+        free.update(set(HEAD) - found.keys())
+    check_weights(found, expected, str(place), free)
     if 0 < classes[0] != classes[1] and not kwargs.get("ignore_mismatched_sizes"):
         raise ValueError(
             f"{place} has a classifier of {classes[0]} classes, expected {classes[1]}: pass "

@@ -255,7 +255,8 @@ def write_model_folder(
 ) -> None:
     """Write a finished model folder; `config.json` comes last: a half-written one loads nowhere.
 
-    Cards and results are made to be shown: paths of this machine stay out of them.
+    A card is made to be shown: paths of this machine stay out of it. Records keep them, for those
+    who look for the data or run the settings again; pushing takes them out.
 
     Args:
         folder: may hold other files, which stay.
@@ -266,11 +267,8 @@ def write_model_folder(
     with atomic_files(folder, last="config.json") as new:
         model.save_pretrained(new)
         processor.save_pretrained(new)
-        paths = local_paths(records)
-        ModelCard(without_paths(str(card), paths)).save(new / "README.md")
+        ModelCard(without_paths(str(card), local_paths(records))).save(new / "README.md")
         for name, record in records.items():
-            if name != CONVERSION:  # whose source people look for; pushing takes the path out
-                record = without_paths(record, paths)
             (new / name).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         for picture in pictures:
             shutil.move(picture, new / picture.name)

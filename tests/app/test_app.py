@@ -303,6 +303,8 @@ def test_space_of_a_checkout_that_is_not_installed(place, tmp_path, monkeypatch,
         raise metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(hf_space.metadata, "requires", requires)
+    checkout = Path(__file__).parents[2] / "lvt_ff/__init__.py"
+    monkeypatch.setattr(hf_space.lvt_ff, "__file__", str(checkout))
     export = ["app", "--model", str(place / "first"), "--export", str(tmp_path / "space")]
     if sys.version_info >= (3, 11):
         found = hf_space._requirements()

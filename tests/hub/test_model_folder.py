@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from lvt_ff import LVTFFConfig, LVTFFForVideoClassification
 from lvt_ff.hub.model_folder import build_model, load_folder
 
 
@@ -52,18 +53,35 @@ def test_a_classifier_for_a_folder_without_one_is_no_alarm(folder, said):
     assert said == []
 
 
-def test_anything_else_is_reported_as_before(folder, said):
-    changed(folder, lambda tensors: tensors.update(surplus=torch.zeros(3)))
-    build_model(str(folder), ["a", "b"])
-    assert len(said) == 1 and "surplus" in said[0] and "UNEXPECTED" in said[0]
-    said.clear()
-    changed(folder, lambda tensors: tensors.pop("blocks.0.attn.qkv.weight"))
-    with pytest.raises(ValueError, match="lacks weights: 1 tensors"):
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (lambda tensors: tensors.update(surplus=torch.zeros(3)), "1 tensors without a place"),
+        (lambda tensors: tensors.pop("blocks.0.attn.qkv.weight"), "lack 1 tensors"),
+        (lambda tensors: tensors.update(pos_embed=torch.zeros(1, 2, 32)), "of another shape"),
+    ],
+)
+def test_anything_else_is_refused(folder, change, words):
+    changed(folder, change)
+    with pytest.raises(ValueError, match=words):
         build_model(str(folder), ["a", "b"])
-    assert len(said) == 1 and "blocks.0.attn.qkv.weight" in said[0] and "MISSING" in said[0]
 
 
-def test_a_classifier_that_does_not_fit_is_reported_where_none_is_wanted(folder, said):
-    with pytest.raises(ValueError, match="lacks weights"):
+def test_parts_that_options_add_are_new_and_reported(folder, hf_model, said):
+    model, *_ = build_model(str(folder), ["a", "b"], local_concentration=True)
+    assert len(said) == 1 and "local.bn.weight" in said[0] and "MISSING" in said[0]
+    assert (model.model.blocks[0].local.bn.weight == 1).all()
+    ours, stored = model.model.blocks[0].attn.qkv, hf_model.model.blocks[0].attn.qkv
+    assert torch.equal(ours.weight, stored.weight)
+
+
+def test_parts_that_options_take_away_are_refused(tmp_path):
+    config = LVTFFConfig.from_variant("test_lvt_ff", fixation="own", num_labels=2)
+    LVTFFForVideoClassification(config).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="tensors without a place in it, such as .*fixation"):
+        LVTFFForVideoClassification.from_pretrained(tmp_path, fixation="none")
+
+
+def test_a_classifier_that_does_not_fit_is_refused_where_none_is_wanted(folder):
+    with pytest.raises(ValueError, match="a classifier of 3 classes, expected 2"):
         load_folder(folder, id2label={0: "a", 1: "b"})
-    assert len(said) == 1 and "model.head.fc.weight" in said[0] and "MISMATCH" in said[0]

@@ -123,11 +123,15 @@ def test_a_pipe_is_no_file_to_push(hub_of_mine, folder, capsys):
     assert "conversion.json must be a file" in capsys.readouterr().err
 
 
-def test_cards_and_results_are_written_without_paths_of_this_machine(folder, tmp_path):
-    for name in ("README.md", "results.json"):
-        text = (folder / name).read_text()
+def test_cards_and_results_are_pushed_without_paths_of_this_machine(hub_of_mine, folder, tmp_path):
+    before = json.loads((folder / "results.json").read_text())
+    assert push(folder, NAME) == 0
+    files = files_at(hub_of_mine)
+    for text in (files["results.json"].decode(), (folder / "README.md").read_text()):
         assert str(tmp_path) not in text and "home/me" not in text, text
-    results = json.loads((folder / "results.json").read_text())
+    results = json.loads(files["results.json"])
+    assert results.keys() == before.keys()  # which may be run again here: paths stay
+    assert before["settings"]["train_data"] == str(tmp_path / "home/me/my videos/train")
     assert results["settings"]["train_data"] == "train"
     assert results["settings"]["output_dir"] == "waves"
     assert results["start"] == "weights of start (from x.pth) with a new head"

@@ -581,7 +581,7 @@ def test_a_new_kernel_is_in_lists_and_choices(capsys, tmp_path):
     arguments = ["--model", "test_lvt_ff", "--train_data", str(tmp_path / "data")]
     arguments += ["--output_dir", str(tmp_path / "out")]
     assert main(["finetune", *arguments, "--model_args", '{"attn_kernel": "square"}']) == 2
-    assert "'vig', 'squares'], got 'square'" in capsys.readouterr().err
+    assert "'vig', 'squares', got 'square'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
