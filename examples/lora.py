@@ -28,22 +28,27 @@ def main() -> None:
         model, LoraConfig(r=8, target_modules="all-linear", modules_to_save=["head"])
     )
     model.print_trainable_parameters()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model.to(device).train()
 
     transform = TrainTransform(processor.eval_transform(), scale_jitter=(1.14, 1.43), hflip=0.0)
     clips = TrainDataset(videos, transform, **processor.clip_options(), seed=0, decoder="auto")
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    model.train()
     for epoch in range(args.epochs):
         order = torch.randperm(len(clips)).tolist()
         sampler = [(epoch, index) for index in order]
         for batch in DataLoader(clips, batch_size=4, sampler=sampler, collate_fn=collate):
-            labels = torch.tensor(batch["label"])
-            loss = model(pixel_values_videos=batch["clip"], labels=labels).loss
+            labels = torch.tensor(batch["label"], device=device)
+            loss = model(pixel_values_videos=batch["clip"].to(device), labels=labels).loss
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()
         print(f"epoch {epoch + 1}: loss {loss.item():.3f}")
     model.save_pretrained(args.output)
+    # A model of its own, which `lvt-ff predict --model` and all loaders take.
+    merged = f"{args.output}_merged"
+    model.merge_and_unload().save_pretrained(merged)
+    processor.save_pretrained(merged)
 
 
 if __name__ == "__main__":

@@ -30,14 +30,16 @@ def main() -> None:
     processor = lvt_ff.LVTFFVideoProcessor.from_config(config)
     transform = TrainTransform(processor.eval_transform(), scale_jitter=(1.14, 1.43), hflip=0.0)
     clips = TrainDataset(videos, transform, **processor.clip_options(), seed=0, decoder="auto")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model.to(device).train()
     optimizer = create_optimizer_v2(model, opt="adamw", lr=3e-4, layer_decay=0.8)
     criterion = nn.CrossEntropyLoss()
-    model.train()
     for epoch in range(args.epochs):
         order = torch.randperm(len(clips)).tolist()
         sampler = [(epoch, index) for index in order]
         for batch in DataLoader(clips, batch_size=4, sampler=sampler, collate_fn=collate):
-            loss = criterion(model(batch["clip"]), torch.tensor(batch["label"]))
+            labels = torch.tensor(batch["label"], device=device)
+            loss = criterion(model(batch["clip"].to(device)), labels)
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()

@@ -9,10 +9,15 @@ from lvt_ff.hub.model_folder import build_model
 
 
 class Clips(TrainDataset):
-    """Items as Trainer takes them; it asks for numbers, without an epoch."""
+    """Items as Trainer takes them; it asks for numbers, and sets the epoch before each one."""
+
+    epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
 
     def __getitem__(self, index: int) -> dict:
-        item = super().__getitem__((0, index))
+        item = super().__getitem__((self.epoch, index))
         return dict(pixel_values_videos=item["clip"], labels=item["label"])
 
 

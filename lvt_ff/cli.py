@@ -21,7 +21,7 @@ class Command(NamedTuple):
 
 GROUPS: dict[str, dict[str, Command]] = {
     "see what there is": {
-        "demo": Command("lvt_ff.demo", "demo", "go the whole way on made-up videos, in minutes"),
+        "demo": Command("lvt_ff.demo", "demo", "train and try a small model, in 4 minutes"),
         "models": Command("lvt_ff.profiling", "models", "list the variants with size and cost"),
         "kernels": Command("lvt_ff.profiling", "kernels", "list the attention kernels with cost"),
     },

@@ -1,4 +1,4 @@
-"""The whole way on made-up videos: write, fine-tune, evaluate, load everywhere, predict, draw."""
+"""A full run on made-up videos: write, fine-tune, evaluate, load everywhere, predict, draw."""
 
 import json
 import time
@@ -67,7 +67,7 @@ def demo(
         train_videos: Videos to train on.
         test_videos: Other videos to evaluate on; half as many choose the best epoch.
         epochs: Passes over the training videos.
-        seed: Of videos and training.
+        seed: Random seed of videos and training.
         num_workers: Processes that write and read videos.
     """
     output = Path(output)

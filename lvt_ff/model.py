@@ -33,13 +33,13 @@ class LinearVideoTransformer(nn.Module):
     """Clips (B, T, C, H, W) to class scores (B, K).
 
     Args:
-        num_classes: K; 0 leaves the classifier out.
-        num_frames: T.
-        img_size: pixels, one number or (H, W).
-        in_chans: C.
-        patch_size: of the patch convolution, in pixels.
-        patch_stride: of the patch convolution, in pixels.
-        patch_padding: of the patch convolution, in pixels.
+        num_classes: number of classes, K; 0 leaves the classifier out.
+        num_frames: frames of a clip, T.
+        img_size: height and width of a frame in pixels, one number or (H, W).
+        in_chans: input channels, C.
+        patch_size: kernel size of the patch convolution, in pixels.
+        patch_stride: stride of the patch convolution, in pixels.
+        patch_padding: padding of the patch convolution, in pixels.
         patch_norm: LayerNorm after the patch convolution (the authors' model).
         pos_embed: learned spatial position embedding (a plain ViT's; the authors' model has none).
         embed_dim: channels of a token, D.
@@ -52,16 +52,18 @@ class LinearVideoTransformer(nn.Module):
         attn_pattern: "factorized" (time then space), "joint" (both at once) or "windowed" (space
             with temporal shift only).
         block_order: of "factorized": "time_first" (the authors' code) or "space_first" (the text).
-        fixation: what ratios are made of: "qkv" (the paper's feature fixation), "qk", "own" or
-            "none".
-        fixation_shared: one ratio for queries and keys, or one for each.
-        fixation_aggregate: "concat", "add" or "mul" of the parts that ratios are made of.
-        fixation_order: fixation "after" or "before" the shifts.
-        fixation_bias: of the gates to begin with; softmax, unlike the others, feels 0 as a half.
+        fixation: inputs of the gates: "qkv" (the paper's feature fixation), "qk", "own" (a
+            gate's own features) or "none".
+        fixation_shared: the same gate for queries and keys, or one for each.
+        fixation_aggregate: how the inputs are put together: "concat", "add" or "mul".
+        fixation_order: gates act "after" or "before" the shifts.
+        fixation_bias: initial bias of the gates. At 0 they begin at one half, which linear kernels
+            divide out again and softmax does not.
         spatial_shift: 0 (off), 1 (8 neighbours) or 2 (24 neighbours); not in "windowed".
-        shift_border: what comes from outside a frame: "authors" (0 or own values) or "zero".
-        temporal_shift_div: 1/div of the channels comes from each neighbouring frame; 0 is off.
-        temporal_shift_segment: frames that exchange, one part after the other; 0 is all.
+        shift_border: what comes in at a frame's border: "authors" (as in their code: zeros or own
+            values) or "zero".
+        temporal_shift_div: 1/div of the channels come from each neighbouring frame; 0 is off.
+        temporal_shift_segment: frames that exchange channels among each other; 0: all of a clip.
         local_concentration: L2ViT's branch of convolutions in every block.
         global_pool: "avg", "max" or "" (scores for every token).
         head_hidden: features of the head's hidden layer; 0 leaves it out.

@@ -1,4 +1,4 @@
-"""Imports go down only, files stay short, and no decoder is imported with the package."""
+"""Imports go down only, and importing the package loads no library that it may not need."""
 
 import ast
 import importlib

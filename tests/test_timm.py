@@ -215,11 +215,12 @@ def test_incomplete_weights_are_refused_whatever_the_number_of_classes(tmp_path)
         create(pretrained=True, pretrained_cfg_overlay=overlay, num_classes=9)
 
 
-def test_fx_tracing(clip):
-    model = create().eval()
+@pytest.mark.parametrize("attn_kernel", ["relu", "relu_plain", "l2vit", "softmax"])
+def test_fx_tracing(clip, attn_kernel):
+    model = create(attn_kernel=attn_kernel).eval()
     traced = torch.fx.symbolic_trace(model)
     torch.testing.assert_close(traced(clip), model(clip))
-    fx = timm.models.FeatureGraphNet(create().eval(), out_indices=(0, 2))
+    fx = timm.models.FeatureGraphNet(model, out_indices=(0, 2))
     expected = model.forward_intermediates(clip, [0, 2], output_fmt="NLC", intermediates_only=True)
     for a, b in zip(fx(clip), expected, strict=True):
         torch.testing.assert_close(a.flatten(1, 2), b)

@@ -5,6 +5,7 @@ from pathlib import Path
 from statistics import mean, stdev
 
 import matplotlib
+import numpy as np
 from matplotlib.figure import Figure
 
 from lvt_ff.training.loop import told_settings
@@ -75,14 +76,15 @@ def _picture(file: Path, summary: dict) -> None:
         rows = list(reversed(table["rows"]))
         places = range(len(rows))
         found = [[value for value in row["top1"] if value is not None] for row in rows]
-        means = [mean(values) if values else 0 for values in found]
-        ours.barh(places, means, color="tab:blue", alpha=0.5)
         for place, values in zip(places, found, strict=True):
-            ours.plot(values, [place] * len(values), ".", color="tab:blue")
-        paper.barh(places, [row["paper_top1"] or 0 for row in rows], color="tab:gray", alpha=0.6)
+            ours.plot(values, [place] * len(values), ".", color="tab:blue", alpha=0.5)
+            if values:
+                ours.plot(mean(values), place, "|", color="tab:blue", ms=11, mew=2)
+        published = [np.nan if row["paper_top1"] is None else row["paper_top1"] for row in rows]
+        paper.plot(published, places, "D", color="tab:gray", markersize=5)
         names = [row["name"] for row in rows]
         for axis, title, figures in (
-            (ours, f"Table {number}, ours (dots: seeds)", sum(found, [])),
+            (ours, f"Table {number}, ours (dots: seeds, lines: means)", sum(found, [])),
             (paper, _PAPER, [row["paper_top1"] for row in rows]),
         ):
             known = [value for value in figures if value]
@@ -90,10 +92,11 @@ def _picture(file: Path, summary: dict) -> None:
             axis.set_xlim(
                 max(min(known, default=0) - margin, 0), max(known, default=1) + margin / 3
             )
+            axis.set_ylim(-0.6, len(rows) - 0.4)
             axis.set_yticks(places, names if axis is ours else [""] * len(rows))
             axis.set_xlabel("top-1 (%)", fontsize=8)
             axis.set_title(title, fontsize=9)
-            axis.grid(axis="x", alpha=0.3)
+            axis.grid(alpha=0.3)
             axis.tick_params(labelsize=8)
     figure.tight_layout()
     save_figure(figure, file)

@@ -72,17 +72,17 @@ def convert(
         num_frames: Frames of a clip; the variant's or the checkpoint's if not given.
         img_size: Pixels of a frame's side; the variant's if not given.
         attn_kernel: Attention kernel; the variant's if not given. A checkpoint of the authors
-            without fixation does not tell which it was trained with.
-        temporal_shift_div: Divisor of the temporal shift (0 switches it off); told for a checkpoint
-            of the authors by its number of classes where that is a known data set's.
-        num_heads: Attention heads, where neither the source nor its width tells them.
+            without fixation does not contain it.
+        temporal_shift_div: Divisor of the temporal shift (0 turns it off); for a checkpoint of the
+            authors not needed where its number of classes is a known data set's.
+        num_heads: Attention heads, where neither the source nor its width implies them.
         model_args: Other configuration fields, such as {"fixation": "none"}.
-        temporal_init: First temporal attention of an image model: adding nothing, or a copy of the
-            spatial one.
+        temporal_init: Initial temporal attention of an image model: adding nothing, or a copy of
+            the spatial one.
         keep_head: Keep an image model's classifier (takes {"head_hidden": 0} in model_args); the
             head's own norm before it is new, so scores are near the source's, not equal.
-        mean: Pixel mean, where the source does not tell it.
-        std: Pixel deviation, where the source does not tell it.
+        mean: Pixel mean, where the source does not contain it.
+        std: Pixel standard deviation, where the source does not contain it.
     """
     given = dict(
         num_frames=num_frames,

@@ -89,8 +89,18 @@ def contact_sheet(
     ]
     height, width = frames.shape[1:3]
     row_height = _SIDE_IN * height / width
-    figure = Figure(figsize=(per_row * _SIDE_IN + 4.5, max(len(rows) * row_height, 3.4) + 0.8))
-    columns = figure.add_gridspec(1, 2, width_ratios=(per_row * _SIDE_IN, 3.6), wspace=0.32)
+    inches = max(len(rows) * row_height, 3.4)
+    figure = Figure(figsize=(per_row * _SIDE_IN + 4.5, inches + 1.3))
+    columns = figure.add_gridspec(
+        1,
+        2,
+        width_ratios=(per_row * _SIDE_IN, 3.6),
+        wspace=0.06,
+        left=0.03,
+        right=0.98,
+        bottom=0.5 / (inches + 1.3),
+        top=1 - 0.7 / (inches + 1.3),
+    )
     grid = columns[0].subgridspec(len(rows), per_row, wspace=0.03, hspace=0.05)
     for row, (name, numbers) in enumerate(rows):
         for column, number in enumerate(numbers):
@@ -135,6 +145,7 @@ def _draw_plot(
         axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axis.set_xlim(-0.5, len(values) - 0.5)
         axis.set_ylim(*(ylim or (0, 1.15 * axis.get_ylim()[1])))
+    if curves and len(curves) > 1:
         axis.legend(fontsize=7)
     axis.set_xlabel(xlabel, fontsize=8)
     axis.set_title(title, fontsize=9)
@@ -172,6 +183,7 @@ def matrix_figure(
             axis = axes[row, column] if len(matrices) > 1 else axes[0, number]
             brightest = max(np.quantile(by_kind[kind], 0.99), 1e-12)
             axis.imshow(by_kind[kind], cmap="viridis", vmin=0, vmax=brightest, aspect="auto")
+            axis.set_box_aspect(1)
             axis.set_title(f"{kind}\n{titles[layer][kind]}", fontsize=7)
     below = bottom.subplots(1, len(plots), squeeze=False)
     for axis, plot in zip(below.flat, plots, strict=True):

@@ -76,10 +76,10 @@ class Viewer:
         self.space = [item for item in records if item.name == "attn"]
         self.time = [item for item in records if item.name == "temporal_attn"]
         self.joint = self.space[0].module.sequences is JointSequences
-        # Weights to show by name: of the features after fixation, or before it.
+        # Weights to show by name, and whether of the features after fixation.
         self.kinds = {"attention": True}
         if self.space[0].has_fixation:
-            self.kinds = {"after fixation": True, "before fixation": False}
+            self.kinds = {"before fixation": False, "after fixation": True}
         heads = self.space[0].module.head_split[0]
         if not -1 <= self.layer < len(self.space):
             last = len(self.space) - 1
@@ -126,11 +126,11 @@ class Viewer:
     def sheet(
         self, path: Path, overlays: dict, title: str, plots: list, marker: tuple | None = None
     ) -> None:
-        """A contact sheet, or by the suffix an animation of its first overlay."""
+        """A contact sheet, or by the suffix an animation of its last overlay."""
         frames = self.explained.frames
         if path.suffix.lower() in ANIMATION_SUFFIXES:
-            first = next(iter(overlays.values()))
-            drawn = figures.animation_frames(frames, first, title, self.best_classes())
+            last = list(overlays.values())[-1]
+            drawn = figures.animation_frames(frames, last, title, self.best_classes())
             figures.save_animation(path, drawn)
         else:
             figures.contact_sheet(path, frames, overlays, title, plots, marker)
@@ -208,7 +208,7 @@ def _view_attention(view: Viewer, path: Path) -> None:
 
 
 def _view_fixation(view: Viewer, path: Path) -> None:
-    kinds = {"space": view.space, "time": view.time} if view.time else {"attention": view.space}
+    kinds = {"time": view.time, "space": view.space} if view.time else {"attention": view.space}
     ratios = {}
     for name, items in kinds.items():
         shared = items[0].module.fixation.num_ratios == 1 if items[0].has_fixation else True
@@ -256,13 +256,12 @@ def _view_time(view: Viewer, path: Path) -> None:
 
 
 def _view_layers(view: Viewer, path: Path) -> None:
-    kinds = dict(reversed(view.kinds.items()))
     sequence = 0 if view.joint else view.core.num_frames // 2
     matrices, titles = [], []
     for item in view.space:
         found = {
             name: view.of_head(item.weights(_rows(item), on))[sequence]
-            for name, on in kinds.items()
+            for name, on in view.kinds.items()
         }
         matrices.append({name: weights.mean(0).cpu().numpy() for name, weights in found.items()})
         titles.append({})

@@ -237,7 +237,7 @@ class LVTFFPreTrainedModel(PreTrainedModel):
         Args:
             name: variant, or variant and tag such as "lvt_ff_default.fb_in22k_ft_in1k".
             pretrained_cfg_overlay: as in timm, such as `dict(file="weights.safetensors")`.
-            temporal_init: "zero" or "spatial", see `lvt_ff.convert.vit_to_video`.
+            temporal_init: "zero" or "spatial", see `lvt_ff.weights.vit_to_video`.
             cache_dir: of downloads; the Hub's own if not given.
             dtype: of the parameters; float32 if not given.
             **fields: configuration fields, such as `num_labels` and `num_frames`.

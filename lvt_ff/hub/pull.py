@@ -20,7 +20,7 @@ _PICKLES = ("*.bin", "*.pth", "*.pt", "*.pkl", "*.ckpt")
 
 @command()
 def pull(repository: str, folder: Path | None = None) -> Path:
-    """Pull a model folder from the Hub; it appears under its name only when it is whole.
+    """Pull a model folder from the Hub; it gets its name once the download is complete.
 
     Args:
         repository: ORG/NAME, or ORG/NAME@REVISION with a branch, a tag or a commit.

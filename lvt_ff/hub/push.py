@@ -30,16 +30,16 @@ def push(
     message: str = "Upload a model of lvt_ff",
     dry_run: bool = False,
 ) -> str | None:
-    """Push a model folder to the Hub as one commit; a folder that is there already makes none.
+    """Push a model folder to the Hub as one commit; no commit if nothing changed.
 
     Args:
         folder: Model folder, as fine-tuning, converting or save_pretrained writes it.
-        repository: ORG/NAME; made where it is not there.
+        repository: ORG/NAME; created if missing.
         private: Make a new repository private.
-        revision: Branch to push to, made where it is not there; main if not given.
-        tag: Name for the pushed state.
-        message: Of the commit.
-        dry_run: List what would go, without sending anything.
+        revision: Branch to push to, created if missing; main if not given.
+        tag: Tag for the pushed commit.
+        message: Commit message.
+        dry_run: List what would be sent, without sending anything.
     """
     with usage():
         if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):

@@ -21,10 +21,10 @@ class Classifier:
     """A loaded model folder that takes paths of videos.
 
     Args:
-        folder: model folder.
+        folder: model folder, or ORG/NAME[@REVISION] on the Hub.
         device: torch device; None takes a GPU where there is one.
         num_clips: clips per video whose scores are averaged, times the crops.
-        num_crops: crops of each clip, 1 or 3.
+        num_crops: crops of each clip, along the longer side.
         decoder: see `lvt_ff.read_clip`, as are the next two.
         timeout_s: seconds that reading one video may take.
         max_pixels: of a frame.

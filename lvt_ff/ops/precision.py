@@ -44,6 +44,7 @@ def upcast(*tensors: Tensor) -> list[Tensor]:
     return [_in_full(x) for x in tensors]
 
 
+@torch.fx.wrap  # a leaf of tracing: it looks at dtypes
 def _in_full(x: Tensor) -> Tensor:
     if x.dtype == torch.float16 and x.requires_grad and torch.is_grad_enabled():
         return _FromFloat16.apply(x)

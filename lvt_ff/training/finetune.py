@@ -114,7 +114,8 @@ def finetune(
 
     Args:
         model: Variant, such as lvt_ff_default, or lvt_ff_default.fb_in22k_ft_in1k with the tag of
-            its weights (`lvt-ff models` lists them); or model folder.
+            its weights (`lvt-ff models` lists them); model folder; or ORG/NAME[@REVISION] on the
+            Hub.
         train_data: Folder with one subfolder per class, or CSV file with the columns path,label.
         output_dir: Where the finished model folder goes; checkpoints lie in its checkpoints folder.
         eval_data: Like train_data; without it the last weights are kept, with it the best.
@@ -125,7 +126,7 @@ def finetune(
         img_size: Pixels of a frame's side; embeddings are resampled.
         sampling: One frame of each of num_frames segments (uniform), or every sampling_stride-th
             frame (dense); as the model folder was trained, or uniform, if not given.
-        sampling_stride: Frames between two of a dense clip; as the model folder, or 4.
+        sampling_stride: Frames from one of a dense clip to the next; the model folder's, else 4.
         scale_jitter: Frames are resized to cover the crop times a random factor between these.
         hflip: Probability of a horizontal flip; leave 0 where left and right are classes.
         epochs: Passes over the training videos.
@@ -133,16 +134,16 @@ def finetune(
         accumulation: Forward passes of a process in an optimizer step.
         optimizer: AdamW, or SGD with Nesterov momentum (the paper's).
         lr: Peak learning rate, for the global batch; it is not scaled.
-        weight_decay: Of matrices.
-        momentum: Of SGD.
+        weight_decay: Weight decay, of weight matrices only.
+        momentum: Momentum of SGD.
         warmup_epochs: Linear warm-up before the cosine; may be a part of an epoch.
-        layer_decay: Factor of the learning rate from each block to the one before it.
+        layer_decay: Factor of the learning rate from a block to the one before; off if not given.
         freeze: Number of first blocks, and the stem, that do not train.
-        label_smoothing: Of the cross entropy.
-        clip_grad: Largest gradient norm; null switches it off.
-        seed: Of everything random.
+        label_smoothing: Label smoothing of the cross-entropy.
+        clip_grad: Largest gradient norm; null turns clipping off.
+        seed: Random seed.
         eval_epochs: Epochs between evaluations and checkpoints; the last epoch always has both.
-        save_steps: Also write a checkpoint every so many steps.
+        save_steps: Also write a checkpoint every so many steps; only with the epochs if not given.
         resume: Go on from the last checkpoint in output_dir, or start where there is none.
         max_bad_fraction: Stop when more of the listed videos than this could not be read (others
             take their place until then; bad_files.csv names them).

@@ -60,7 +60,7 @@ def draw_curve(loss_axis, rows: Sequence[dict], epochs: Sequence[dict]) -> None:
     axis.set_ylim(0, 100)
     axis.set_ylabel("top-1 accuracy (%)", color="tab:blue")
     handles = loss_axis.get_lines() + axis.get_lines()
-    loss_axis.legend(handles, [handle.get_label() for handle in handles], loc="center right")
+    loss_axis.legend(handles, [handle.get_label() for handle in handles], loc="best")
 
 
 @matplotlib.rc_context(PLAIN_TEXT)
@@ -118,7 +118,7 @@ def prediction_picture(
         rows, epochs: see `draw_curve`.
         title: of the picture.
     """
-    figure = Figure(figsize=(12, 1.5 * len(examples) + 4))
+    figure = Figure(figsize=(12, 1.4 * len(examples) + 4))
     grid = figure.add_gridspec(
         len(examples) + 1, 2, width_ratios=(3, 1), height_ratios=[1] * len(examples) + [2.4]
     )
@@ -134,9 +134,9 @@ def prediction_picture(
         colors = ["tab:green" if name == example["label"] else "tab:gray" for name in names]
         bars.barh(names, [100 * score for score in scores], color=colors)
         bars.set_xlim(0, 100)
-        bars.tick_params(labelsize=7)
+        bars.tick_params(labelsize=8)
     bars.set_xlabel("probability (%)", fontsize=8)
     draw_curve(figure.add_subplot(grid[-1, :]), rows, epochs)
     figure.suptitle(title)
-    figure.tight_layout()
+    figure.tight_layout(rect=(0, 0, 1, 0.985))
     save_figure(figure, path)

@@ -91,9 +91,10 @@ def authors_to_lvt_ff(
         num_heads: told by the gate's shape; without fixation, by the paper's width if not given.
 
     Returns:
-        Our state dict, keywords for `LinearVideoTransformer`, and what was done with every tensor.
-        `img_size` is not among the keywords: the authors' model has no spatial embedding, so any
-        size fits; the default is theirs.
+        weights: our state dict.
+        keywords: of `LinearVideoTransformer`, without `img_size`: the authors' model has no spatial
+            embedding, so any size fits; the default is theirs.
+        report: what was done with every tensor.
 
     Raises:
         ValueError: weights of another model, or an option that the weights do not tell.
