@@ -53,9 +53,12 @@ _PLACES = {
 def __getattr__(name: str) -> Any:
     if name in _PLACES:
         return getattr(importlib.import_module(f"lvt_ff.{_PLACES[name]}"), name)
-    if name in __all__:
+    try:  # lvt_ff.kernels.KERNELS, without an import of lvt_ff.kernels
         return importlib.import_module(f"lvt_ff.{name}")
-    raise AttributeError(f"module 'lvt_ff' has no attribute {name!r}")
+    except ModuleNotFoundError as error:
+        if error.name != f"lvt_ff.{name}":
+            raise
+        raise AttributeError(f"module 'lvt_ff' has no attribute {name!r}") from None
 
 
 def __dir__() -> list[str]:

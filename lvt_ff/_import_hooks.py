@@ -21,41 +21,44 @@ _REGISTRIES = {
     "transformers.pipelines": "lvt_ff.hf.pipeline_lvt_ff",
 }
 
-# Former module: where its names are now, and the command that it ran as a script.
-MOVED: dict[str, tuple[tuple[str, ...], str | None]] = {
-    "lvt_ff.ablate": (("ablation.ablate", "ablation.recipe"), "ablate"),
-    "lvt_ff.ablation_recipe": (("ablation.recipe",), None),
-    "lvt_ff.ablation_report": (("ablation.report",), None),
-    "lvt_ff.ablation_tables": (("ablation.tables",), None),
-    "lvt_ff.answer": (("app.result_page",), None),
-    "lvt_ff.attribution": (("explain.relevance",), None),
-    "lvt_ff.benchmark": (("profiling",), None),
-    "lvt_ff.cards": (("hub.model_card", "utils.environment"), None),
-    "lvt_ff.checks": (("utils.validation",), None),
-    "lvt_ff.console": (("utils.command_line", "utils.option_parser", "utils.errors"), None),
-    "lvt_ff.convert.authors": (("weights.authors",), None),
-    "lvt_ff.convert.pieces": (("weights.layouts",), None),
-    "lvt_ff.convert.report": (("weights.report",), None),
-    "lvt_ff.convert.vit": (("weights.vit",), None),
-    "lvt_ff.convert_checkpoint": (("convert.convert",), "convert"),
-    "lvt_ff.data.motion": (("data.synthetic",), None),
-    "lvt_ff.evaluate": (("training.evaluate",), "evaluate"),
-    "lvt_ff.export": (("inference.export",), "export"),
-    "lvt_ff.files": (("utils.atomic_io",), None),
-    "lvt_ff.finetune": (("training.finetune",), "finetune"),
-    "lvt_ff.folders": (("hub.model_folder",), None),
-    "lvt_ff.hub_requests": (("hub.retry",), None),
-    "lvt_ff.metrics": (("training.metrics",), None),
-    "lvt_ff.kernels.local": (("kernels.conv",), None),
-    "lvt_ff.ops.linear_attention": (("ops.linear",), None),
-    "lvt_ff.overlays": (("explain.figures",), None),
-    "lvt_ff.plots": (("utils.plots",), None),
-    "lvt_ff.predict": (("inference.predict", "inference.classifier"), "predict"),
-    "lvt_ff.recording": (("explain.attention_recorder",), None),
-    "lvt_ff.sources": (("convert.load_source",), None),
-    "lvt_ff.space": (("app.hf_space",), None),
-    "lvt_ff.variant_cards": (("hub.variant_cards",), None),
-    "lvt_ff.views": (("explain.views",), None),
+# Former module, or script of a package: where its names are now; the first of them is what runs
+# with `python -m`.
+MOVED: dict[str, tuple[str, ...]] = {
+    "lvt_ff.ablate": ("ablation.ablate", "ablation.recipe"),
+    "lvt_ff.ablation_recipe": ("ablation.recipe",),
+    "lvt_ff.ablation_report": ("ablation.report",),
+    "lvt_ff.ablation_tables": ("ablation.tables",),
+    "lvt_ff.app.__main__": ("app.server",),
+    "lvt_ff.answer": ("app.result_page",),
+    "lvt_ff.attribution": ("explain.relevance",),
+    "lvt_ff.benchmark": ("profiling",),
+    "lvt_ff.cards": ("hub.model_card", "utils.environment"),
+    "lvt_ff.checks": ("utils.validation",),
+    "lvt_ff.console": ("utils.command_line", "utils.option_parser", "utils.errors"),
+    "lvt_ff.convert.authors": ("weights.authors",),
+    "lvt_ff.convert.pieces": ("weights.layouts",),
+    "lvt_ff.convert.report": ("weights.report",),
+    "lvt_ff.convert.vit": ("weights.vit",),
+    "lvt_ff.convert_checkpoint": ("convert.convert",),
+    "lvt_ff.data.motion": ("data.synthetic",),
+    "lvt_ff.evaluate": ("training.evaluate",),
+    "lvt_ff.explain.__main__": ("explain.explain",),
+    "lvt_ff.export": ("inference.export",),
+    "lvt_ff.files": ("utils.atomic_io",),
+    "lvt_ff.finetune": ("training.finetune",),
+    "lvt_ff.folders": ("hub.model_folder",),
+    "lvt_ff.hub_requests": ("hub.retry",),
+    "lvt_ff.metrics": ("training.metrics",),
+    "lvt_ff.kernels.local": ("kernels.conv",),
+    "lvt_ff.ops.linear_attention": ("ops.linear",),
+    "lvt_ff.overlays": ("explain.figures",),
+    "lvt_ff.plots": ("utils.plots",),
+    "lvt_ff.predict": ("inference.predict", "inference.classifier"),
+    "lvt_ff.recording": ("explain.attention_recorder",),
+    "lvt_ff.sources": ("convert.load_source",),
+    "lvt_ff.space": ("app.hf_space",),
+    "lvt_ff.variant_cards": ("hub.variant_cards",),
+    "lvt_ff.views": ("explain.views",),
 }
 
 
@@ -90,7 +93,12 @@ class _RegisterModels(MetaPathFinder, threading.local):
             if not is_ours:
                 self.waiting.append(_REGISTRIES[name])
             while self.waiting and not self.depth:
-                importlib.import_module(self.waiting.pop())
+                registry = self.waiting.pop()
+                try:
+                    importlib.import_module(registry)
+                except BaseException:
+                    self.waiting.append(registry)  # for the next import
+                    raise
 
         spec.loader.exec_module = execute_and_register
         return spec
@@ -104,20 +112,18 @@ class _MovedModules(MetaPathFinder, InspectLoader):
         return importlib.util.spec_from_loader(name, self, origin=name) if name in MOVED else None
 
     def get_source(self, fullname: str) -> str:
-        places, command = MOVED[fullname]
-        lines = [f"from lvt_ff.{place} import *" for place in places]
-        if command:
-            lines += [
-                'if __name__ == "__main__":',
-                "    import sys",
-                "    from lvt_ff.cli import main",
-                f"    raise SystemExit(main(['{command}', *sys.argv[1:]]))",
-            ]
+        first, *_ = MOVED[fullname]
+        lines = [
+            'if __name__ == "__main__":',
+            "    import runpy",
+            f"    runpy.run_module('lvt_ff.{first}', run_name='__main__', alter_sys=True)",
+            "else:",
+            *(f"    from lvt_ff.{place} import *" for place in MOVED[fullname]),
+        ]
         return "\n".join(lines)
 
     def exec_module(self, module) -> None:
-        places, _ = MOVED[module.__name__]
-        now = " and ".join(f"lvt_ff.{place}" for place in places)
+        now = " and ".join(f"lvt_ff.{place}" for place in MOVED[module.__name__])
         warnings.warn(f"{module.__name__} is now {now}", FutureWarning, stacklevel=2)
         super().exec_module(module)
 

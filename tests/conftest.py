@@ -13,11 +13,10 @@ import av
 import numpy as np
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from hub_server import HubServer
 
-# Before the hub is imported, which reads these once: no test reaches another machine, or the
-# user's own cache.
+# Before the hub is imported, by accelerate too, which reads these once: no test reaches another
+# machine, or the user's own cache.
 HUB = HubServer()
 CACHE = tempfile.TemporaryDirectory()
 os.environ.update(
@@ -28,6 +27,8 @@ os.environ.update(
     HF_HUB_DISABLE_TELEMETRY="1",
     HF_HUB_DISABLE_XET="1",
 )
+
+from accelerate.state import AcceleratorState  # noqa: E402
 
 import lvt_ff  # noqa: E402
 

@@ -110,7 +110,7 @@ def test_models_are_registered_whatever_is_imported_first(first):
 
 
 def test_former_modules_import_with_a_warning_that_names_the_new_ones():
-    for former, (places, _) in MOVED.items():
+    for former, places in MOVED.items():
         with pytest.warns(FutureWarning, match=places[0].replace(".", r"\.")):
             module = importlib.import_module(former)
         now = importlib.import_module(f"lvt_ff.{places[0]}")
@@ -119,13 +119,40 @@ def test_former_modules_import_with_a_warning_that_names_the_new_ones():
         del sys.modules[former]
 
 
-@pytest.mark.parametrize("command", ["finetune", "predict"])
-def test_former_scripts_run_the_command(command):
-    script = next(name for name, (_, told) in MOVED.items() if told == command)
-    result = subprocess.run(
-        [sys.executable, "-m", script, "--help"], capture_output=True, text=True
-    )
+def run_module(*args):
+    return subprocess.run([sys.executable, "-m", *args], capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    "script, command",
+    [
+        ("lvt_ff.finetune", "finetune"),
+        ("lvt_ff.convert_checkpoint", "convert"),
+        ("lvt_ff.app", "app"),
+        ("lvt_ff.explain", "explain"),
+        ("lvt_ff.demo", "demo"),
+        ("lvt_ff.training.finetune", "finetune"),
+        ("lvt_ff.hub.push", "push"),
+    ],
+)
+def test_modules_of_commands_former_and_new_run_as_scripts(script, command):
+    result = run_module(script, "--help")
     assert result.returncode == 0 and f"lvt-ff {command}" in result.stdout, result.stderr
+    result = run_module(script, "--no_such_option")
+    assert result.returncode == 2 and "unknown option --no_such_option" in result.stderr
+
+
+def test_cards_are_written_by_the_former_script_too(tmp_path):
+    for script in ("lvt_ff.variant_cards", "lvt_ff.hub.variant_cards"):
+        result = run_module(script, str(tmp_path / script))
+        assert result.returncode == 0, result.stderr
+        assert (tmp_path / script / "lvt_ff_s.md").is_file()
+
+
+def test_packages_and_former_modules_are_attributes_of_the_package():
+    code = "import lvt_ff; print({}); print(hasattr(lvt_ff, 'no_such_thing'))"
+    for name in ("kernels.KERNELS['relu'].source", "data.read_clip", "convert.vit_to_video"):
+        assert python(code.format(f"lvt_ff.{name}")).splitlines()[-1] == "False"
 
 
 HEAVY = ("torch", "timm", "transformers", "matplotlib", "gradio", "accelerate", "av", "decord")

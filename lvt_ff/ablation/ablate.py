@@ -41,7 +41,7 @@ from lvt_ff.utils.output import check_output_folder, only_run
 __all__ = ["ablate"]
 
 
-@command()
+@command(stores_options=True)
 def ablate(
     output: Path = Path("lvt_ff_ablation"),
     tables: str = "3",

@@ -97,7 +97,8 @@ def checked_recipe(
         if name not in known:
             raise ValueError(f"--recipe has no option {name!r}: choose from {known}.")
     needed = dict(model="model", train_data="train", output_dir="runs")
-    check_options(finetune, {**needed, **changes}, "--recipe: ")
+    parsed = check_options(finetune, {**needed, **changes}, "--recipe: ")
+    changes = {name: parsed[name] for name in changes}
     recipe = dict(SCALES[scale]["recipe"])
     if "model" in changes:
         recipe = {key: value for key, value in recipe.items() if key not in _OF_THE_SCALE}

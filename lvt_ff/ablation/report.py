@@ -18,7 +18,7 @@ _PAPER = "paper (SSv2, full size)"
 
 
 def write_report(folder: Path, summary: dict) -> None:
-    """Write results.json, tables.md and tables.png of a summary of `lvt_ff.ablate`."""
+    """Write results.json, tables.md and tables.png of a summary of `lvt_ff.ablation.ablate`."""
     write_text(folder / "results.json", json.dumps(summary, indent=2) + "\n")
     write_text(folder / "tables.md", markdown(summary))
     with atomic_file(folder / "tables.png") as file:

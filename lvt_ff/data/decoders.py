@@ -26,7 +26,7 @@ def _refuse_without_times(path: str) -> str | None:
 
     In AVI and MPEG streams with B-frames, whose containers keep no presentation times, decord 0.6.0
     seeks by decoding order and returns other frames than asked, and torchcodec 0.17.0 misses frames
-    (tests/test_reader.py shows both).
+    (tests/data/test_reader.py shows both).
     """
     with open(path, "rb") as file:
         start = file.read(12)

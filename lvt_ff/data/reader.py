@@ -4,15 +4,17 @@ import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 
 from lvt_ff.data.decoders import DECODERS, Choose, open_limited
 from lvt_ff.utils.errors import FrameSizeError, VideoReadError
 
-__all__ = ["DECODER_CHOICES", "header", "read_clip"]
+__all__ = ["DECODER_CHOICES", "Decoder", "header", "read_clip"]
 
-DECODER_CHOICES = ("auto", *DECODERS)
+Decoder = Literal["auto", "decord", "pyav", "torchcodec"]
+DECODER_CHOICES = get_args(Decoder)
 
 
 def read_clip(

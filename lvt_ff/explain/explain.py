@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from lvt_ff.data import Decoder
 from lvt_ff.explain.attention_recorder import core_of
 from lvt_ff.explain.relevance import Explanation, relevance
 from lvt_ff.explain.views import ANIMATION_SUFFIXES, VIEWS, Viewer
@@ -82,7 +83,7 @@ def explain(
     layer: int | None = None,
     head: int | None = None,
     query: tuple[int, ...] | None = None,
-    decoder: Literal["auto", "decord", "pyav", "torchcodec"] = "auto",
+    decoder: Decoder = "auto",
     device: str | None = None,
 ) -> Explanation:
     """Draw what a model sees in a video.

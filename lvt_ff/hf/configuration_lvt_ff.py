@@ -21,6 +21,7 @@ from lvt_ff.schema import (
     check_config,
     check_labels,
     check_options,
+    check_problem_type,
     ordered_names,
     timm_options,
 )
@@ -201,6 +202,7 @@ class LVTFFConfig(PreTrainedConfig):
     def validate_options(self) -> None:
         """Part of the strict class: what `lvt_ff.schema` says of the model's options."""
         check_options(self.core_kwargs(), type(self).__name__)
+        check_problem_type(self.problem_type, type(self).__name__)
 
     def validate_labels(self) -> None:
         """Part of the strict class: classes have names that differ."""
@@ -217,8 +219,9 @@ class LVTFFConfig(PreTrainedConfig):
             **kwargs: fields to set differently, `num_labels` and `id2label` among them.
 
         Raises:
-            ValueError: no variant of that name, or no such tag.
+            ValueError: no variant of that name, no such tag, or no such field.
         """
+        cls.check_fields(kwargs, (*cls.__dataclass_fields__, *ALIASES, *_PROPERTIES))
         variant, tag = split_model_name_tag(name)
         if variant not in VARIANTS:
             raise ValueError(f"Unknown variant {variant!r}: choose one of {list(VARIANTS)}.")
@@ -332,6 +335,9 @@ class LVTFFConfig(PreTrainedConfig):
             config_dict = {"model_type": cls.model_type} | config_dict
         check_config(config_dict, str(where))
         fields = _to_fields(config_dict)
+        wanted, named = kwargs.get("num_labels"), len(fields.get("id2label") or ())
+        if "id2label" not in kwargs and wanted not in (None, named):
+            fields.pop("id2label", None)  # of other classes
         for name in fields:
             if (
                 name not in cls.__dataclass_fields__

@@ -57,7 +57,7 @@ _LABEL_FIELDS = ("num_labels", "id2label", "label2id", "problem_type")
 
 # What other models of transformers take, and why it means nothing here.
 _MEANINGLESS = dict(
-    output_attentions="no attention matrix is formed: `lvt-ff explain` draws rows of it",
+    output_attentions="the model never forms an attention matrix; `lvt-ff explain` draws its rows",
     interpolate_pos_encoding="load with another img_size= or num_frames=, which resamples",
     bool_masked_pos="the model has no mask token",
     head_mask="heads cannot be left out",
@@ -72,24 +72,26 @@ class CoreWithTokens(LinearVideoTransformer):
     """
 
     def forward(
-        self, x: Tensor, return_tokens: bool = False
+        self, x: Tensor, return_tokens: bool = False, return_states: bool = False
     ) -> Tensor | tuple[Tensor, Tensor, tuple[Tensor, ...]]:
         """Clips (B, T, C, H, W) to scores (B, K).
 
         Args:
             x: clips.
-            return_tokens: also return normed tokens (B, T·N, D), and a tuple of the input of the
-                first block and every block's output, (B, T·N, D) each, which later ones depend on.
+            return_tokens: also return normed tokens (B, T·N, D) and a tuple of states.
+            return_states: fill that tuple, with the input of the first block and every block's
+                output, (B, T·N, D) each, which later ones depend on.
         """
         if not return_tokens:
             return super().forward(x)
         x = self.embed(x)
-        size = x.shape[1:3]
-        states = [x.flatten(1, 2)]
+        size, x = x.shape[1:3], x.flatten(1, 2)
+        states = [x] if return_states else []
         for number in range(len(self.blocks)):
-            x = self.run_block(number, states[-1].unflatten(1, size))
-            states.append(x.flatten(1, 2))
-        tokens = self.norm(states[-1].unflatten(1, size))
+            x = self.run_block(number, x.unflatten(1, size)).flatten(1, 2)
+            if return_states:
+                states.append(x)
+        tokens = self.norm(x.unflatten(1, size))
         return self.forward_head(tokens), tokens.flatten(1, 2), tuple(states)
 
 
@@ -144,7 +146,7 @@ class LVTFFPreTrainedModel(PreTrainedModel):
             raise ValueError(
                 f"attn_implementation must be one of {list(_ATTN_IMPLEMENTATIONS)} (sdpa: torch's "
                 f"fused attention where attn_kernel='softmax'), got {attn_implementation!r}. "
-                "Which attention a model has is its attn_kernel."
+                "To change the attention itself, set attn_kernel."
             )
         return super()._check_and_adjust_attn_implementation(attn_implementation, *args, **kwargs)
 
@@ -165,7 +167,7 @@ class LVTFFPreTrainedModel(PreTrainedModel):
             logger.warning("The head was changed: labels are numbered, set config.id2label.")
             self.config.num_labels = self.model.num_classes
         if not getattr(self, "_hf_peft_config_loaded", False):
-            state_dict = self.state_dict() if state_dict is None else state_dict
+            state_dict = _whole_state_dict(self) if state_dict is None else state_dict
             state_dict = {name.removeprefix(_PREFIX): t for name, t in state_dict.items()}
         if is_main_process:
             Path(save_directory).mkdir(parents=True, exist_ok=True)
@@ -274,7 +276,15 @@ class LVTFFPreTrainedModel(PreTrainedModel):
 
         Returns:
             A line for each embedding that was resampled; they are logged too.
+
+        Raises:
+            ValueError: a size that does not fit, or weights that are offloaded.
         """
+        if any(tensor.is_meta for tensor in self.state_dict().values()):
+            raise ValueError(
+                "The clip size cannot be changed while weights are offloaded: load without "
+                "device_map, save the model, and load that folder with device_map."
+            )
         changes = self.model.set_input_size(img_size=img_size, num_frames=num_frames)
         for change in changes:
             logger.warning("Resampled %s.", change)
@@ -282,6 +292,16 @@ class LVTFFPreTrainedModel(PreTrainedModel):
         if img_size is not None:
             self.config.img_size = img_size
         return changes
+
+
+def _whole_state_dict(model: LVTFFPreTrainedModel) -> dict[str, Tensor]:
+    """All weights, those too that accelerate keeps on the CPU or on disk."""
+    state_dict = model.state_dict()
+    if any(tensor.is_meta for tensor in state_dict.values()):
+        from accelerate.utils.modeling import get_state_dict_offloaded_model
+
+        state_dict = get_state_dict_offloaded_model(model)
+    return state_dict
 
 
 def _pin_revision(source: str | os.PathLike | None, kwargs: dict[str, Any]) -> None:
@@ -302,7 +322,7 @@ def check_folder(folder: Path) -> None:
     """Raise ValueError where the files of a model folder are damaged or do not belong together."""
     stored = LVTFFConfig.from_pretrained(folder)
     if files_in(folder)(WEIGHTS) is None and files_in(folder)(INDEX) is None:
-        raise ValueError(f"{folder} is not whole: it has no {WEIGHTS}, nor {INDEX}.")
+        raise ValueError(f"{folder} is incomplete: it has neither {WEIGHTS} nor {INDEX}.")
     _check_files(folder, stored, stored, {})
 
 
@@ -369,19 +389,28 @@ def _add_prefix(module: LVTFFPreTrainedModel, state_dict: dict, prefix: str, *_:
             state_dict[prefix + _PREFIX + rest] = state_dict.pop(name)
 
 
-def _check_keywords(keywords: dict[str, Any], known: tuple[str, ...]) -> None:
+def _check_keywords(
+    model: LVTFFPreTrainedModel, keywords: dict[str, Any], known: tuple[str, ...]
+) -> None:
     """Raise for keywords that `forward` does not take; those that ask for nothing pass."""
+    if model.config.output_attentions:
+        keywords = {"output_attentions": True} | keywords
     for name, value in keywords.items():
         if name in _MEANINGLESS:
             if value is not None and value is not False:
-                raise ValueError(f"{name} means nothing here: {_MEANINGLESS[name]}.")
+                raise ValueError(f"{name} is not supported: {_MEANINGLESS[name]}.")
+        elif name == "pixel_values":
+            raise TypeError(
+                "forward() has no argument 'pixel_values': did you mean 'pixel_values_videos'?"
+            )
         else:
-            hint = "pixel_values_videos" if name == "pixel_values" else suggest(name, known)
-            raise TypeError(f"forward() has no argument {name!r}: {hint}.")
+            raise TypeError(f"forward() has no argument {name!r}: {suggest(name, known)}.")
 
 
 class LVTFFModel(LVTFFPreTrainedModel):
     """Clips to normed tokens (B, T·N, D) and pooled features (B, F)."""
+
+    _keys_to_ignore_on_load_unexpected = [r"head\.fc\."]  # of a folder with a classifier
 
     def __init__(self, config: LVTFFConfig):
         super().__init__(config, num_classes=0)
@@ -401,13 +430,14 @@ class LVTFFModel(LVTFFPreTrainedModel):
                 each (B, T·N, D).
             **kwargs: `return_dict`, as everywhere in transformers; any other is an error.
         """
-        _check_keywords(kwargs, ("pixel_values_videos", "output_hidden_states"))
+        _check_keywords(self, kwargs, ("pixel_values_videos", "output_hidden_states"))
         clips = _checked_clips(self, pixel_values_videos)
-        pooled, tokens, states = self.model(clips, return_tokens=True)
+        wanted = _wants_hidden_states(self, output_hidden_states)
+        pooled, tokens, states = self.model(clips, return_tokens=True, return_states=wanted)
         return BaseModelOutputWithPooling(
             last_hidden_state=tokens,
             pooler_output=pooled,
-            hidden_states=states if _wants_hidden_states(self, output_hidden_states) else None,
+            hidden_states=states if wanted else None,
         )
 
 
@@ -433,11 +463,11 @@ class LVTFFForVideoClassification(LVTFFPreTrainedModel):
             output_hidden_states: as in `LVTFFModel`.
             **kwargs: `return_dict`, as everywhere in transformers; any other is an error.
         """
-        _check_keywords(kwargs, ("pixel_values_videos", "labels", "output_hidden_states"))
+        _check_keywords(self, kwargs, ("pixel_values_videos", "labels", "output_hidden_states"))
         clips = _checked_clips(self, pixel_values_videos)
         states = None
         if _wants_hidden_states(self, output_hidden_states):
-            logits, _, states = self.model(clips, return_tokens=True)
+            logits, _, states = self.model(clips, return_tokens=True, return_states=True)
         else:
             logits = self.model(clips)
         loss = None

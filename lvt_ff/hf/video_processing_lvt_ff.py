@@ -192,6 +192,13 @@ class LVTFFVideoProcessor(BaseVideoProcessor):
             interpolation_name(self.resample),
         )
 
+    def __call__(self, videos: Any = None, **kwargs: Any) -> BatchFeature:
+        """See `preprocess`."""
+        if videos is None:
+            hint = "its name here is 'videos'" if "images" in kwargs else "files or frames"
+            raise TypeError(f"The video processor needs videos: {hint}.")
+        return self.preprocess(videos, **kwargs)
+
     def preprocess(self, videos: Any, **kwargs: Any) -> BatchFeature:
         """Videos to `pixel_values_videos`.
 

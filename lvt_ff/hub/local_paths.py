@@ -37,7 +37,8 @@ def without_paths(value: Any, paths: Iterable[str]) -> Any:
     if isinstance(value, str):
         for path in sorted(paths, key=len, reverse=True):  # a file before its folder
             name = PureWindowsPath(path).name if _is_windows(path) else PurePosixPath(path).name
-            value = value.replace(path, name)
+            whole = rf"(?<![\w.:/\\~-]){re.escape(path)}(?![\w-])"  # not a part of an address
+            value = re.sub(whole, lambda _, name=name: name, value)
     return value
 
 

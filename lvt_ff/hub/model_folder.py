@@ -40,6 +40,7 @@ CONVERSION = "conversion.json"
 
 
 _LOADING = logging.getLogger("transformers.modeling_utils")
+_LOGGER = logging.getLogger(__name__)
 
 
 def _folder_problem(folder: Path) -> str | None:
@@ -78,7 +79,7 @@ def load_folder(
     try:
         if not new_head and not LVTFFConfig.from_pretrained(folder).num_stored_classes:
             raise ValueError("it was saved without a classifier: fine-tune it first.")
-        with _loading_reports_held() as held:
+        with _no_loading_report():
             model, report = LVTFFForVideoClassification.from_pretrained(
                 folder, output_loading_info=True, ignore_mismatched_sizes=new_head, **overrides
             )
@@ -87,9 +88,14 @@ def load_folder(
             f"{origin(folder)} cannot be loaded as an lvt_ff model: {error}"
         ) from error
     renewed = {name for name, *_ in report["mismatched_keys"]} | set(report["missing_keys"])
-    if not renewed or any(".head.fc." not in name for name in renewed):  # not the new head alone
-        for record in held:
-            _LOADING.handle(record)
+    if fresh := sorted(name for name in renewed if ".head.fc." not in name):
+        _LOGGER.warning(
+            "%d tensors are not in %s and begin as in a new model: %s%s",
+            len(fresh),
+            origin(folder),
+            ", ".join(fresh[:3]),
+            ", …" * (len(fresh) > 3),
+        )
     if files_in(folder)(PROCESSOR_FILE) is None:
         return model, LVTFFVideoProcessor.from_config(model.config)
     processor = LVTFFVideoProcessor.from_pretrained(folder)
@@ -105,20 +111,17 @@ def load_folder(
 
 
 @contextmanager
-def _loading_reports_held() -> Iterator[list[logging.LogRecord]]:
-    """Keep what transformers reports of loaded tensors, for the caller to show or to leave out."""
-    held = []
+def _no_loading_report() -> Iterator[None]:
+    """transformers' table of missing and mismatched tensors alarms where all of it is meant."""
 
-    def show(record: logging.LogRecord) -> bool:
-        if "LOAD REPORT" in record.getMessage():
-            held.append(record)
-        return record not in held
+    def keep(record: logging.LogRecord) -> bool:
+        return "LOAD REPORT" not in record.getMessage()
 
-    _LOADING.addFilter(show)
+    _LOADING.addFilter(keep)
     try:
-        yield held
+        yield
     finally:
-        _LOADING.removeFilter(show)
+        _LOADING.removeFilter(keep)
 
 
 def _resized(processor: LVTFFVideoProcessor, height: int, width: int) -> LVTFFVideoProcessor:

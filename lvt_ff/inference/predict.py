@@ -2,10 +2,8 @@
 
 import json as json_format
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Literal
 
-from lvt_ff.data import VideoReadError
+from lvt_ff.data import Decoder, VideoReadError
 from lvt_ff.hf.scores import format_score
 from lvt_ff.inference.classifier import Classifier
 from lvt_ff.utils.command_line import command
@@ -18,12 +16,12 @@ __all__ = ["predict"]
 @command()
 def predict(
     videos: list[str],
-    model: Path,
+    model: str,
     top_k: PositiveInt = 5,
     clips: PositiveInt = 1,
     crops: PositiveInt = 1,
     json: bool = False,
-    decoder: Literal["auto", "decord", "pyav", "torchcodec"] = "auto",
+    decoder: Decoder = "auto",
     device: str | None = None,
 ) -> None:
     """Print the best classes of each video.

@@ -75,7 +75,7 @@ class Kernel(nn.Module):
     no_weight_decay: tuple[str, ...] = ()
     length_tables: dict[str, LengthTable] = {}
     image_start: dict[str, float] = {}
-    number: int = 0  # of the model's attentions, for what is drawn for each of them
+    number: int = 0  # among the model's attentions: each draws random features of its own
 
     def __init__(self, shape: KernelShape):
         super().__init__()

@@ -5,6 +5,7 @@ from lvt_ff.schema.checks import (
     check_config,
     check_options,
     check_pretrained_cfg,
+    check_problem_type,
     check_processor,
     timm_options,
 )
@@ -20,6 +21,7 @@ __all__ = [
     "check_labels",
     "check_options",
     "check_pretrained_cfg",
+    "check_problem_type",
     "check_processor",
     "ordered_names",
     "timm_options",

@@ -28,9 +28,15 @@ __all__ = [
     "check_config",
     "check_options",
     "check_pretrained_cfg",
+    "check_problem_type",
     "check_processor",
     "timm_options",
 ]
+
+
+def check_problem_type(value: Any, source: str) -> None:
+    """Raise ValueError for a `problem_type` that transformers does not have."""
+    check_values(ConfigFile, dict(problem_type=value), source)
 
 
 def check_options(options: Mapping[str, Any], source: str, prefix: str = "") -> None:

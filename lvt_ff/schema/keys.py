@@ -57,7 +57,7 @@ def _plain(value: dict | None) -> None:
 
 
 @demands("with height and width, integers between 1 and 16,384")
-def _height_and_width(value: int | dict) -> None:
+def _both_sides(value: int | dict) -> None:
     if isinstance(value, dict) and sorted(value) != ["height", "width"]:
         raise ValueError
     for side in by_side(value).values():
@@ -68,7 +68,7 @@ def _height_and_width(value: int | dict) -> None:
 
 @demands("with height and width, or with shortest_edge, integers between 1 and 16,384")
 def _covered(value: int | dict) -> None:
-    _height_and_width(by_side(value))
+    _both_sides(by_side(value))
 
 
 def by_side(size: int | dict[str, int]) -> dict[str, int]:
@@ -176,7 +176,7 @@ class ConfigFile(TypedDict, total=False):
     return_dict: _Flag
     is_encoder_decoder: bool
     chunk_size_feed_forward: Annotated[int, between(0, _EXACT)]
-    attn_implementation: _Text
+    attn_implementation: Annotated[_Text, one_of([None, "eager", "sdpa"])]
     quantization_config: dict | None
     auto_map: dict | None
     # Where transformers would look for other files, or put other values.
@@ -201,7 +201,7 @@ class ProcessorFile(TypedDict, total=False):
     sampling: Literal["uniform", "dense"]
     sampling_stride: _Count
     size: Annotated[int | dict, _covered]
-    crop_size: Annotated[int | dict, _height_and_width]
+    crop_size: Annotated[int | dict, _both_sides]
     resample: Annotated[int, one_of(INTERPOLATIONS, _FILTERS)]
     image_mean: Annotated[_Number | _Numbers, between(-_LARGE, _LARGE)]
     image_std: Annotated[_Number | _Numbers, between(1 / _LARGE, _LARGE)]

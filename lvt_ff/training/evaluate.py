@@ -11,7 +11,7 @@ from accelerate.utils import gather_object
 from torch import nn
 from torch.utils.data import DataLoader, Subset
 
-from lvt_ff.data import EvalDataset, VideoList, collate, load_video_list
+from lvt_ff.data import Decoder, EvalDataset, VideoList, collate, load_video_list
 from lvt_ff.data.video_list import load_multi_label_list, load_value_list
 from lvt_ff.hf import LVTFFConfig, LVTFFVideoProcessor
 from lvt_ff.hf.scores import score_function, scores_from_logits
@@ -164,7 +164,7 @@ def _load_data(data: Path, config: LVTFFConfig) -> VideoList:
     }
 )
 def evaluate(
-    model: Path,
+    model: str,
     data: Path,
     clips: PositiveInt = 1,
     crops: PositiveInt = 1,
@@ -172,7 +172,7 @@ def evaluate(
     batch_size: PositiveInt = 8,
     num_workers: NonNegativeInt = 2,
     mixed_precision: Literal["no", "bf16", "fp16"] | None = None,
-    decoder: Literal["auto", "decord", "pyav", "torchcodec"] = "auto",
+    decoder: Decoder = "auto",
     cpu: bool = False,
 ) -> dict:
     """Top-1 and top-5 accuracy, a per-class table and a confusion matrix.

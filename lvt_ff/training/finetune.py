@@ -20,6 +20,7 @@ from accelerate.utils import DistributedType
 from torch.utils.data import DataLoader
 
 from lvt_ff.data import (
+    Decoder,
     EvalDataset,
     TrainDataset,
     TrainTransform,
@@ -68,7 +69,8 @@ _SUPPORTED = (DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MUL
         "epochs": "optimisation",
         "eval_epochs": "evaluation, checkpoints and sharing",
         "num_workers": "hardware and speed",
-    }
+    },
+    stores_options=True,
 )
 def finetune(
     model: str,
@@ -105,7 +107,7 @@ def finetune(
     push_to_hub: str | None = None,
     hub_private: bool = False,
     num_workers: NonNegativeInt = 2,
-    decoder: Literal["auto", "decord", "pyav", "torchcodec"] = "auto",
+    decoder: Decoder = "auto",
     mixed_precision: Literal["no", "bf16", "fp16"] | None = None,
     grad_checkpointing: bool = False,
     cpu: bool = False,

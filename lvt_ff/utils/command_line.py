@@ -3,6 +3,7 @@
 import functools
 import inspect
 import os
+import runpy
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -30,11 +31,14 @@ _OFF_THE_GPU = {"device": "use --device cpu", "cpu": "use --cpu"}
 _WORKERS = {"num_workers": "lower --num_workers"}
 
 
-def command(groups: dict[str, str] | None = None) -> Callable[[Callable], Callable]:
+def command(
+    groups: dict[str, str] | None = None, stores_options: bool = False
+) -> Callable[[Callable], Callable]:
     """Make a typed function a command, whose arguments are checked wherever they come from.
 
     Args:
         groups: titles in the help text, each by the first parameter that stands below it.
+        stores_options: it writes a results.json that `--config` takes.
 
     Raises:
         ValueError: a title for a parameter that the function does not have.
@@ -42,6 +46,9 @@ def command(groups: dict[str, str] | None = None) -> Callable[[Callable], Callab
     groups = groups or {}
 
     def decorate(function: Callable) -> Callable:
+        if function.__module__ == "__main__":  # python -m lvt_ff.training.finetune
+            sys.argv[1:1] = [function.__name__]
+            runpy.run_module("lvt_ff", run_name="__main__", alter_sys=True)
         signature = inspect.signature(function)
         for name in groups.keys() - signature.parameters.keys():
             raise ValueError(f"{function.__name__} has no parameter {name!r}.")
@@ -49,12 +56,13 @@ def command(groups: dict[str, str] | None = None) -> Callable[[Callable], Callab
         @functools.wraps(function)
         def checked(*args: Any, **kwargs: Any) -> Any:
             try:
-                check_options(function, signature.bind(*args, **kwargs).arguments)
+                given = signature.bind(*args, **kwargs).arguments
+                options = check_options(function, given)
             except ValueError as error:
                 raise UsageError(str(error)) from error
-            return function(*args, **kwargs)
+            return function(**options)
 
-        checked.option_groups = groups
+        checked.option_groups, checked.stores_options = groups, stores_options
         return checked
 
     return decorate

@@ -27,10 +27,8 @@ _GOT = (
     r"(?:int\(\) with base 10|string to float): '(.*)'",
     r"(\S+) (?:does not conform|not an? )",
 )
-_CONFIG_HELP = (
-    "YAML file with any of these options, or results.json of an earlier run of this command; flags "
-    "win over it."
-)
+_CONFIG_HELP = "YAML file with any of these options{}; flags win over it."
+_OR_RESULTS = ", or results.json of an earlier run"
 # Help and placeholder of what jsonargparse adds by itself.
 _OWN_HELP = {
     "help": ("Show this help and exit.", None),
@@ -38,13 +36,16 @@ _OWN_HELP = {
 }
 
 
-def check_options(function: Callable, options: dict[str, Any], prefix: str = "") -> None:
-    """Raise ValueError where options are not what a function's signature says they are.
+def check_options(function: Callable, options: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Options as given, but numbers of the type that a function's signature says.
 
     Args:
         function: typed.
         options: some or all of its arguments.
         prefix: of an option's name in the message.
+
+    Raises:
+        ValueError: an option that is not what the signature says.
     """
     annotations = _annotations(function)
     parser = ArgumentParser(exit_on_error=False)
@@ -54,10 +55,12 @@ def check_options(function: Callable, options: dict[str, Any], prefix: str = "")
             raise ValueError(f"{prefix}{name} cannot be null.")
         parser.add_argument(f"--{name}", type=annotations[name])
     try:
-        parser.parse_object({name: _without_classes(value) for name, value in options.items()})
+        parsed = parser.parse_object({name: _without_classes(v) for name, v in options.items()})
     except ArgumentError as error:
         labels = {name: f"{prefix}{name}" for name in options}
         raise ValueError(f"{_explained(str(error), annotations, labels)}.") from error
+    numbers = {name: _plain(parsed[name]) for name in options}
+    return options | {name: n for name, n in numbers.items() if type(n) in (int, float)}
 
 
 def _annotations(function: Callable) -> dict[str, Any]:
@@ -149,7 +152,9 @@ def command_parser(function: Callable, prog: str, positional: Sequence[str] = ()
     parser.labels = {
         name: name if name in positional else f"--{name}" for name in parser.annotations
     }
-    parser.add_argument("--config", action="config", metavar="FILE", help=_CONFIG_HELP)
+    results = _OR_RESULTS if getattr(function, "stores_options", False) else ""
+    told = _CONFIG_HELP.format(results)
+    parser.add_argument("--config", action="config", metavar="FILE", help=told)
     explained = {part.arg_name: part.description for part in parse(function.__doc__ or "").params}
     titles, group, usage = getattr(function, "option_groups", {}), parser, [prog]
     for name, parameter in inspect.signature(function).parameters.items():

@@ -53,7 +53,7 @@ def expected_weights(options: Mapping[str, Any], source: str) -> dict[str, Tenso
         with torch.device("meta"):
             model = LinearVideoTransformer(**{**options, "depth": 1})
     except (ValueError, TypeError, RuntimeError, OverflowError) as error:  # too large for torch
-        raise ValueError(f"{source} tells no model: {error}") from error
+        raise ValueError(f"{source}: no model can be built from these options: {error}") from error
     one = model.state_dict()
     blocks = {
         name.replace(".0.", f".{number}.", 1): tensor
@@ -97,6 +97,9 @@ def check_weights(
             f"have {len(odd)} tensors of another kind of numbers, such as {odd[0]}: got {got}, "
             f"expected {wanted}"
         )
+    kinds = sorted({str(found[name].dtype) for name in both if _kind(found[name]) == "real"})
+    if len(kinds) > 1:
+        said.append(f"have several precisions, {' and '.join(kinds)}, where one model has one")
     if said:
         raise ValueError(
             f"{source}: the weights {'; '.join(said)}. Give those that belong to this model, or "

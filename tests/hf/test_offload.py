@@ -3,6 +3,7 @@
 import pytest
 import torch
 from accelerate import cpu_offload, disk_offload, dispatch_model
+from safetensors.torch import load_file
 
 from lvt_ff import LVTFFConfig, LVTFFForVideoClassification, LVTFFModel
 from lvt_ff.kernels import KERNELS
@@ -73,3 +74,27 @@ def test_folder_loads_onto_a_hand_made_map(clip, tmp_path):
         tmp_path / "model", device_map=hand_made_map(model), offload_folder=str(tmp_path / "disk")
     )
     assert torch.equal(loaded.eval()(clip).logits, expected)
+
+
+def test_offloaded_models_are_saved_whole(clip, tmp_path):
+    built({}).save_pretrained(tmp_path / "model")
+    loaded = LVTFFForVideoClassification.from_pretrained(
+        tmp_path / "model", device_map={"": "disk"}, offload_folder=str(tmp_path / "disk")
+    )
+    loaded.save_pretrained(tmp_path / "again")
+    ours, expected = (
+        load_file(tmp_path / name / "model.safetensors") for name in ("again", "model")
+    )
+    assert ours.keys() == expected.keys()
+    assert all(torch.equal(ours[name], expected[name]) for name in ours)
+
+
+def test_another_clip_size_of_offloaded_weights_is_refused(tmp_path):
+    built({}).save_pretrained(tmp_path / "model")
+    with pytest.raises(ValueError, match="cannot be changed while weights are offloaded"):
+        LVTFFForVideoClassification.from_pretrained(
+            tmp_path / "model",
+            num_frames=2,
+            device_map={"": "disk"},
+            offload_folder=str(tmp_path / "disk"),
+        )

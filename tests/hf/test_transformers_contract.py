@@ -4,6 +4,7 @@ import inspect
 
 import pytest
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoModel, AutoModelForVideoClassification
 
 from lvt_ff import LVTFFConfig, LVTFFForVideoClassification, LVTFFModel
@@ -100,7 +101,7 @@ def test_misspelt_labels_are_refused(clip):
 @pytest.mark.parametrize("name", ["output_attentions", "interpolate_pos_encoding"])
 def test_what_means_nothing_here_says_so(holder, name, clip):
     model = built(holder)
-    with pytest.raises(ValueError, match=f"{name} means nothing here"):
+    with pytest.raises(ValueError, match=f"{name} is not supported"):
         model(clip, **{name: True})
     assert first(model(clip, **{name: False})) is not None
 
@@ -219,3 +220,21 @@ def test_both_models_compile_to_one_graph(fullgraph, clip):
     torch.testing.assert_close(
         compiled(clip, output_hidden_states=True).last_hidden_state, model(clip).last_hidden_state
     )
+
+
+def test_states_are_kept_only_where_they_are_asked_for(clip):
+    model = LVTFFModel(LVTFFConfig.from_variant("test_lvt_ff")).eval()
+    *_, states = model.model(clip, return_tokens=True)
+    assert states == ()
+    *_, states = model.model(clip, return_tokens=True, return_states=True)
+    assert len(states) == 4
+
+
+def test_configurations_refuse_what_models_would_ignore(clip):
+    with pytest.raises(ValueError, match="Unknown configuration field 'attn_kernal'.*attn_kernel"):
+        LVTFFConfig.from_variant("test_lvt_ff", attn_kernal="softmax")
+    with pytest.raises(StrictDataclassError, match="problem_type must be one of"):
+        LVTFFConfig.from_variant("test_lvt_ff", problem_type="regresion")
+    config = LVTFFConfig.from_variant("test_lvt_ff", output_attentions=True, num_labels=2)
+    with pytest.raises(ValueError, match="output_attentions is not supported"):
+        LVTFFForVideoClassification(config)(clip)

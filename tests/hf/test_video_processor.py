@@ -264,3 +264,10 @@ def test_eval_transform_takes_one_number_for_all_channels():
     one = EvalTransform((32, 32), (32, 32), 0.5, 0.25, "bilinear")
     three = EvalTransform((32, 32), (32, 32), (0.5,) * 3, (0.25,) * 3, "bilinear")
     torch.testing.assert_close(one(RGB), three(RGB))
+
+
+def test_the_name_of_an_image_processors_argument_is_told():
+    with pytest.raises(TypeError, match="its name here is 'videos'"):
+        LVTFFVideoProcessor()(images=[])
+    with pytest.raises(TypeError, match="needs videos"):
+        LVTFFVideoProcessor()()

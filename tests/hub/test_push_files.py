@@ -192,7 +192,7 @@ def test_what_does_not_belong_together_is_not_pushed(hub_of_mine, folder, capsys
     config["model_args"]["attn_kernel"] = "relu"
     (folder / "config.json").write_text(json.dumps(config))
     assert push(folder, NAME) == 2
-    assert "is not whole: it has no model.safetensors" in capsys.readouterr().err
+    assert "is incomplete: it has neither model.safetensors nor" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -213,3 +213,10 @@ def test_paths_are_told_from_other_slashes(text, paths):
     assert local_paths([dict(a=text)]) == paths
     shorter = without_paths(text, paths)
     assert local_paths(shorter) == set()
+
+
+def test_parts_of_addresses_and_names_stay():
+    text = "https://huggingface.co/data/x, org/data-model, /database, in /data: /data/a, and /data."
+    assert without_paths(text, {"/data", "/data/a"}) == (
+        "https://huggingface.co/data/x, org/data-model, /database, in data: a, and data."
+    )

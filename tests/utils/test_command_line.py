@@ -10,7 +10,7 @@ import pytest
 import torch
 from jsonargparse.typing import NonNegativeFloat, PositiveInt
 
-from lvt_ff.cli import COMMANDS
+from lvt_ff.cli import COMMANDS, main
 from lvt_ff.training.finetune import finetune
 from lvt_ff.utils.command_line import command, execute, run
 from lvt_ff.utils.errors import UsageError
@@ -374,3 +374,17 @@ def test_options_of_a_run_are_read_from_its_results(call, tmp_path):
     before = dict(settings=dict(settings, train_videos="8 videos", global_batch=8), environment={})
     (tmp_path / "old.json").write_text(json.dumps(before))
     assert call("a.mp4", "--config", str(tmp_path / "old.json")) == found
+
+
+def test_numbers_in_calls_have_the_type_that_was_asked_for():
+    toy(["a.mp4"], "m", num_steps="3", lr="1e-3")
+    assert SEEN[-1]["num_steps"] == 3 and type(SEEN[-1]["num_steps"]) is int
+    assert SEEN[-1]["lr"] == 1e-3
+
+
+def test_only_commands_that_store_options_offer_results(capsys):
+    for name in COMMANDS:
+        with pytest.raises(SystemExit):
+            main([name, "--help"])
+        offered = "results.json of an earlier run" in " ".join(capsys.readouterr().out.split())
+        assert offered == (name in ("finetune", "ablate"))
