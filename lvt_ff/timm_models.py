@@ -268,7 +268,7 @@ def _read_folder(
     check_config(config, str(place))
     known = {field.name for field in fields(PretrainedCfg)}
     if odd := sorted(cfg.keys() - known):
-        raise ValueError(f"{place}: pretrained_cfg.{odd[0]} is no key that timm knows.")
+        raise ValueError(f"{place}: pretrained_cfg.{odd[0]} is not a key that timm knows.")
     options = VARIANTS[variant] | {name: kwargs[name] for name in DEFAULTS if name in kwargs}
     check_options(options, str(place))
     if not pretrained:

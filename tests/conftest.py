@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -135,3 +136,9 @@ def launch(
         for name, value in options.items()
     ]
     return torchrun(num_processes, "-m", "lvt_ff", command, *flags)
+
+
+def checkpointing(model: torch.nn.Module, what: str) -> Callable[..., None]:
+    """transformers' method to "enable" or "disable" it; versions before 5.2x have the old name."""
+    new = getattr(model, f"activation_checkpointing_{what}", None)
+    return new or getattr(model, f"gradient_checkpointing_{what}")

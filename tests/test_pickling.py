@@ -5,6 +5,7 @@ import io
 
 import pytest
 import torch
+from conftest import checkpointing
 
 import lvt_ff
 from lvt_ff import VARIANTS, LinearVideoTransformer
@@ -40,7 +41,7 @@ def test_models_are_pickled(changes, clip):
 def test_models_of_transformers_are_pickled(name, clip):
     config = lvt_ff.LVTFFConfig.from_variant("test_lvt_ff", attn_kernel=name, depth=1, num_labels=3)
     model = lvt_ff.LVTFFForVideoClassification(config).eval()
-    model.activation_checkpointing_enable()
+    checkpointing(model, "enable")()
     again = through_a_file(model)
     assert torch.equal(again(clip).logits, model(clip).logits)
     again.load_state_dict(model.model.state_dict())  # without the prefix, as folders have it

@@ -70,7 +70,7 @@ def ablate(
         scale: Size of models, and of made-up data: small takes minutes per run on two CPU cores,
             large is for a GPU; auto takes large where there is one.
         recipe: Options of `lvt-ff finetune` that differ from the scale's, such as {"epochs": 4};
-            with a model, which must be a variant, the scale's sizes of model and frames are out.
+            with a model (a variant) among them, the scale's model and frame sizes are not used.
         num_workers: Processes that write and read videos.
         cpu: Use the CPU where there is a GPU.
         dry_run: Only print the rows.
@@ -174,7 +174,7 @@ def _compare(
 
 
 def _train(folder: Path, asked: dict, derived: dict, accelerator: Accelerator) -> None:
-    """One run, from its start or its last checkpoint; a loss that is no number is a result too."""
+    """One run, from its start or its last checkpoint; a loss of NaN is a result too."""
     try:
         finetune(output_dir=folder, resume=True, **asked)
     except Diverged as error:

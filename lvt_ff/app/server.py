@@ -256,8 +256,8 @@ def app(
     how classes change over time. Uploaded clips are deleted when their results are there.
 
     Args:
-        model: Model folder, or ORG/NAME[@REVISION] on the Hub; several, separated by commas, stand
-            side by side.
+        model: Model folder, or ORG/NAME[@REVISION] on the Hub; separate several with commas to
+            compare them side by side.
         host: Address to listen on; 127.0.0.1 if not given, 0.0.0.0 lets other machines in.
         port: Port to listen on; 7860 if not given.
         max_mb: Largest file that is taken, in 1e6 bytes.

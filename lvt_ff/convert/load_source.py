@@ -71,7 +71,7 @@ class Source:
         number behind them.
 
         Raises:
-            ValueError: names that are no text, or for another number of classes.
+            ValueError: names that are not text, or for another number of classes.
         """
         if self.labels is None:
             return [f"LABEL_{number}" for number in range(num_classes)]
@@ -131,7 +131,7 @@ def read_source(name: str) -> Source:
 
 def _unknown(name: str) -> str:
     return (
-        f"{name!r} is no file or folder here, no model of timm, and no repository like "
+        f"{name!r} is not a file or folder here, a model of timm, or a repository like "
         "google/vit-base-patch16-224-in21k that this machine may read (private ones: log in)."
     )
 

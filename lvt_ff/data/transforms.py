@@ -35,7 +35,7 @@ def interpolation_name(number: int) -> str:
     """
     if int(number) not in INTERPOLATIONS:
         offered = " or ".join(f"{key} ({name})" for key, name in INTERPOLATIONS.items())
-        raise ValueError(f"resample must be {offered} of PIL's filters, got {number!r}.")
+        raise ValueError(f"resample must be {offered}, PIL's numbers of filters, got {number!r}.")
     return INTERPOLATIONS[int(number)]
 
 

@@ -114,7 +114,7 @@ def load_value_list(source: str | Path, name: str) -> VideoList:
         Labels (n,) float64.
 
     Raises:
-        ValueError: no such file, wrong columns, or a label that is no number.
+        ValueError: no such file, wrong columns, or a label that is not a number.
     """
     source = Path(source)
     if not source.is_file():

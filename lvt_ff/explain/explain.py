@@ -95,7 +95,7 @@ def explain(
         view: relevance (which tokens the class's score rests on), attention (what one token
             attends to), fixation (ratios of feature fixation), time (attention from frame to
             frame), layers (attention matrices of every block, as in the paper's Fig. 2).
-        label: Class whose relevance is shown, or chooses the token; the best if not given.
+        label: Class to explain; for the attention view it picks the token. The best if not given.
         layer: Block of the views attention and fixation, from 0; the last if not given.
         head: Attention head, from 0; the mean of all if not given. Not for relevance.
         query: Token of the view attention, as ROW,COLUMN from 0, or FRAME,ROW,COLUMN where

@@ -64,7 +64,7 @@ AUTO_MAP = {
     "AutoModelForVideoClassification": "lvt_ff_import.LVTFFForVideoClassification",
 }
 HEADLESS = ["LVTFFModel"]  # the architectures of a folder without a classifier
-# Keys of config.json that are no fields of the class.
+# Keys of config.json that are not fields of the class.
 _PROPERTIES = (
     "model_type",
     "name_or_path",
@@ -234,7 +234,7 @@ class LVTFFConfig(PreTrainedConfig):
 
     @classmethod
     def check_fields(cls, names: Iterable[str], more: tuple[str, ...] = ()) -> None:
-        """Raise ValueError for the first name that is no field of the model (or one of `more`)."""
+        """Raise ValueError for the first name that is not a field of the model (nor in `more`)."""
         known = [name for name in cls.__annotations__ if name != "pretrained_cfg"]
         for name in names:
             if name not in known and name not in more:
@@ -344,12 +344,12 @@ class LVTFFConfig(PreTrainedConfig):
                 and name not in _PROPERTIES
                 and hasattr(cls, name)
             ):
-                raise ValueError(f"{where}: {name} is no key of a configuration: leave it out.")
+                raise ValueError(f"{where}: {name} is not a key of a configuration: leave it out.")
         try:
             found = super().from_dict(fields, **kwargs)
         except (AttributeError, LookupError, TypeError, OverflowError) as error:
             # Of keys that transformers alone knows.
-            raise ValueError(f"{where} is no configuration: {error}") from error
+            raise ValueError(f"{where} is not a configuration: {error}") from error
         config = found[0] if isinstance(found, tuple) else found
         if "pretrained_cfg" in fields:  # what the variant says comes from there
             usual = config._variant_cfg()

@@ -216,7 +216,7 @@ class LVTFFPreTrainedModel(PreTrainedModel):
         except (AttributeError, LookupError, TypeError) as error:
             if adapter is None:
                 raise
-            raise ValueError(f"{adapter} is no adapter that peft can load: {error}") from error
+            raise ValueError(f"{adapter} is not an adapter that peft can load: {error}") from error
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         check_finite(model.state_dict(), str(source))
         if wanted:

@@ -138,7 +138,7 @@ class LVTFFVideoProcessor(BaseVideoProcessor):
             values = read_object(file)
             for name in values.keys() - cls.valid_kwargs.__annotations__.keys():
                 if hasattr(cls, name):  # it would take a method's place
-                    raise ValueError(f"{file}: {name} is no key of a processor: leave it out.")
+                    raise ValueError(f"{file}: {name} is not a key of a processor: leave it out.")
             usual = {name: getattr(cls, name) for name in ("size", "crop_size")}
             check_processor(usual | values, str(file))
         return super().get_video_processor_dict(source, **kwargs)
@@ -209,7 +209,7 @@ class LVTFFVideoProcessor(BaseVideoProcessor):
 
         Raises:
             TypeError: an unknown option.
-            ValueError: an option that does not fit, or an array that is no video.
+            ValueError: an option that does not fit, or an array that is not a video.
             VideoReadError: a file cannot be read.
         """
         self._check_names(kwargs.keys() - {"return_tensors"})

@@ -66,7 +66,7 @@ def load_folder(
     Args:
         folder: with `config.json` and `model.safetensors`, or ORG/NAME[@REVISION] of a repository
             on the Hub; without a processor file, one with the variant's statistics is made.
-        new_head: a classifier that is not in the folder, or does not fit, is no error.
+        new_head: accept a classifier that is not in the folder, or does not fit.
         **overrides: configuration fields, such as `num_frames`.
 
     Raises:

@@ -111,8 +111,8 @@ def pushed_files(folder: Path) -> dict[str, Path | bytes]:
         file = folder / name
         if not file.resolve().is_relative_to(folder.resolve()):
             raise ValueError(
-                f"{file} leads out of its folder, to {file.resolve()}, which is not pushed: put a "
-                "copy in its place, or delete it."
+                f"{file} is a link to {file.resolve()}, outside the folder: replace it with a "
+                "copy, or delete it."
             )
         if not file.is_file():
             raise ValueError(f"{file} must be a file: put one in its place, or delete it.")
@@ -128,7 +128,7 @@ def pushed_files(folder: Path) -> dict[str, Path | bytes]:
         try:
             card = files[_CARD].read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
-            raise ValueError(f"{files[_CARD]} is no text in UTF-8: {error}") from error
+            raise ValueError(f"{files[_CARD]} is not text in UTF-8: {error}") from error
         files[_CARD] = without_paths(card, paths).encode()
     return files
 
@@ -139,5 +139,5 @@ def _tag(api: HfApi, repository: str, tag: str, sha: str) -> None:
         api.create_tag(repository, tag=tag, revision=sha)
     elif tags[tag] != sha:
         raise Failure(
-            f"{repository} has a tag {tag} of another state ({tags[tag]}): choose another."
+            f"{repository} already has a tag {tag} at commit {tags[tag]}: choose another."
         )

@@ -72,8 +72,8 @@ def adapter_problem(folder: Path) -> str | None:
     if not os.path.lexists(folder / ADAPTER):
         return None
     return (
-        f"{origin(folder)} holds an adapter of PEFT ({ADAPTER}), which is no model by itself: load "
-        "it with peft, then write the whole with merge_and_unload().save_pretrained(FOLDER)"
+        f"{origin(folder)} holds an adapter of PEFT ({ADAPTER}), which is not a model by itself: "
+        "load it with peft, then write the whole with merge_and_unload().save_pretrained(FOLDER)"
     )
 
 

@@ -99,7 +99,7 @@ def explained(error: Exception, repository: str, revision: str | None) -> str:
     if re.search("quota|storage|exceed", said, flags=re.I):
         return f"{repository}: no space left on the Hub: {said}"
     if status == 403:
-        return f"{repository}: no right to write there: {said}"
+        return f"{repository}: no write access: {said}"
     if status == 409:
         return f"{repository}: the name is taken, or someone else is pushing: {said}"
     return f"{repository}: the Hub cannot be reached or failed ({said or type(error).__name__})"

@@ -105,6 +105,10 @@ def export(
     return report
 
 
+def _batch() -> Any:
+    return torch.export.Dim("batch", max=2**20)  # torch before 2.12 refuses one without a limit
+
+
 def _write_onnx(model: nn.Module, clips: Tensor, path: Path, described: str) -> None:
     import onnx
 
@@ -114,7 +118,7 @@ def _write_onnx(model: nn.Module, clips: Tensor, path: Path, described: str) -> 
         dynamo=True,
         input_names=[INPUT],
         output_names=[OUTPUT],
-        dynamic_shapes=({0: torch.export.Dim("batch")},),
+        dynamic_shapes=({0: _batch()},),
         verbose=False,
     )
     proto = program.model_proto
@@ -134,8 +138,7 @@ def _onnx_runner(path: Path) -> Callable[[Tensor], Tensor]:
 
 
 def _write_torch(model: nn.Module, clips: Tensor, path: Path, described: str) -> None:
-    batch = ({0: torch.export.Dim("batch")},)
-    program = torch.export.export(model, (clips,), dynamic_shapes=batch)
+    program = torch.export.export(model, (clips,), dynamic_shapes=({0: _batch()},))
     with open(path, "wb") as file:
         torch.export.save(program, file, extra_files={_TORCH_DESCRIPTION: described})
 

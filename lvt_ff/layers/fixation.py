@@ -136,7 +136,9 @@ def build_fixation(
         return NoFixation()
     if name == "own":
         if aggregate != "concat":
-            raise ValueError("fixation='own' has nothing to aggregate: leave fixation_aggregate.")
+            raise ValueError(
+                "fixation='own' has nothing to aggregate: leave out fixation_aggregate."
+            )
         return OwnFixation(feature_dim, shared, first_bias)
     with_values = name == "qkv"
     if aggregate == "concat":

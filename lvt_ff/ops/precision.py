@@ -11,7 +11,7 @@ from torch import Tensor
 
 __all__ = ["autocast_off", "in_float32", "upcast"]
 
-# Fixed: torch 2.6 to 2.11 cannot compile the question which devices have autocast.
+# Fixed: torch before 2.12 cannot compile the question which devices have autocast.
 _AUTOCAST_DEVICES = frozenset({"cpu", "cuda", "mps", "xpu"})
 
 

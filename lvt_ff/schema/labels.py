@@ -22,7 +22,7 @@ def check_labels(
         num_classes: outputs, where that is known; see `ordered_names`.
 
     Raises:
-        ValueError: names that are no text, or not different; numbers that are none.
+        ValueError: names that are not text or not unique; keys that are not numbers.
     """
     told = f"{source}: {key} must "
     if not isinstance(labels, list | tuple | Mapping):
@@ -33,7 +33,7 @@ def check_labels(
     names = {}
     for number, name in pairs:
         if str(number) != str(_class_number(number)):
-            raise ValueError(f"{told}have numbers from 0 on for its keys, got {shown(number)}.")
+            raise ValueError(f"{told}have non-negative integers as keys, got {shown(number)}.")
         if not isinstance(name, str) or not name.strip() or _unprintable(name):
             raise ValueError(f"{told}have printable names, got {shown(name)} for class {number}.")
         names[int(number)] = name
@@ -42,7 +42,7 @@ def check_labels(
         if numbers.setdefault(name, number) != number:
             raise ValueError(
                 f"{told}have a name for each class, got {shown(name)} for {numbers[name]} and for "
-                f"{number}: add something that tells them apart."
+                f"{number}: rename one of them."
             )
     return dict(enumerate(ordered_names(names, num_classes)))
 

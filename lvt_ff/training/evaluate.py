@@ -191,7 +191,7 @@ def evaluate(
         output_dir: Where evaluation.json and confusion.png go; the model folder if not given.
         batch_size: Views in one forward pass.
         num_workers: Processes that read videos.
-        mixed_precision: Autocast dtype; what `accelerate launch` says if not given.
+        mixed_precision: Autocast dtype; that of `accelerate launch` if not given.
         decoder: Video backend; auto falls back from one to the next.
         cpu: Use the CPU where there is a GPU.
     """
@@ -239,7 +239,9 @@ def make_accelerator(mixed_precision: str | None, cpu: bool, **options) -> Accel
     try:
         accelerator = Accelerator(mixed_precision=mixed_precision, cpu=cpu, **options)
     except (ImportError, ValueError) as error:
-        raise UsageError(f"--mixed_precision {mixed_precision} cannot be had: {error}") from error
+        raise UsageError(
+            f"--mixed_precision {mixed_precision} is not available here: {error}"
+        ) from error
     if accelerator.mixed_precision == "fp16" and accelerator.device.type == "cpu":
         raise UsageError("--mixed_precision fp16 needs a GPU: use bf16 or no.")
     return accelerator

@@ -154,7 +154,7 @@ def finetune(
         hub_private: Make that repository private where it is new.
         num_workers: Processes that read videos, per process.
         decoder: Video backend; auto falls back from one to the next.
-        mixed_precision: Autocast dtype; what `accelerate launch` says if not given.
+        mixed_precision: Autocast dtype; that of `accelerate launch` if not given.
         grad_checkpointing: Recompute blocks in the backward pass to save memory.
         cpu: Use the CPU where there is a GPU.
     """

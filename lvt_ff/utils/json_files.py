@@ -18,7 +18,7 @@ def read_object(file: str | Path) -> dict[str, Any]:
     """
     file = Path(file)
     if not file.is_file():  # a pipe would let us wait for ever
-        raise ValueError(f"{file} is no file: expected one with a JSON object.")
+        raise ValueError(f"{file} is not a file: expected one with a JSON object.")
     try:
         size = file.stat().st_size
         if size > _MAX_BYTES:
@@ -31,7 +31,7 @@ def read_object(file: str | Path) -> dict[str, Any]:
         got = f"{error.object[error.start]:#04x} at byte {error.start}"
         raise ValueError(f"{file} is damaged: expected text in UTF-8, got {got}.") from error
     except RecursionError as error:
-        raise ValueError(f"{file} is damaged: lists lie in lists without end.") from error
+        raise ValueError(f"{file} is damaged: it is nested too deeply.") from error
     except ValueError as error:  # of JSON, and of numbers with thousands of digits
         raise ValueError(f"{file} is damaged: {error}.") from error
     if not isinstance(read, dict):
@@ -50,10 +50,10 @@ def _refuse_constant(name: str) -> None:
 
 
 def _check_depth(read: Any) -> None:
-    """Raise ValueError where values lie deeper in each other than any reader needs."""
+    """Raise ValueError where values are nested deeper than any reader needs."""
     level = [read] if isinstance(read, dict | list) else []
     for _ in range(_MAX_DEPTH):
         inner = [part.values() if isinstance(part, dict) else part for part in level]
         level = [value for part in inner for value in part if isinstance(value, dict | list)]
     if level:
-        raise ValueError(f"expected at most {_MAX_DEPTH} lists or objects in each other, got more")
+        raise ValueError(f"it is nested more than {_MAX_DEPTH} levels deep")

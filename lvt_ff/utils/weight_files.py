@@ -146,7 +146,7 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"{file} is refused: it is damaged, or holds more than tensors and numbers, which may "
-            "be code. Save its weights alone as safetensors where you trust it."
+            "be code. If you trust it, save only its weights, as safetensors."
         ) from error
     except Exception as error:  # of zip, of pickle, of torch, of memory: whatever the bytes ask for
         told = " ".join(str(error).split()) or type(error).__name__

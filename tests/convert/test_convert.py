@@ -509,7 +509,7 @@ def test_converted_folder_starts_a_fine_tuning(tmp_path):
 @pytest.mark.parametrize(
     "source, options, message",
     [
-        ("nothing", [], "no file or folder here, no model of timm, and no repository"),
+        ("nothing", [], "not a file or folder here, a model of timm, or a repository"),
         ("someone/nothing", [], "someone/nothing.*no file or folder here"),
         ("checkpoints/vit.pth", [], "no file or folder here"),
         ("lvt_ff_s.sw_in12k", [], "needs no conversion"),

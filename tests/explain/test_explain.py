@@ -8,7 +8,7 @@ import timm
 import torch
 import torch.nn.functional as F
 from accelerate import cpu_offload
-from conftest import random_frames
+from conftest import checkpointing, random_frames
 from peft import LoraConfig, get_peft_model
 from PIL import Image
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
@@ -466,8 +466,8 @@ def checkpointed_blocks(model):
     return model
 
 
-def checkpointing(model):
-    model.gradient_checkpointing_enable()
+def checkpointed(model):
+    checkpointing(model, "enable")()
     return model
 
 
@@ -480,7 +480,7 @@ def with_adapter(model):
 
 
 WRAPPERS = [
-    *(compiled_whole, compiled_core, compiled_blocks, checkpointed_blocks, checkpointing),
+    *(compiled_whole, compiled_core, compiled_blocks, checkpointed_blocks, checkpointed),
     *(offloaded, with_adapter, torch.nn.DataParallel),
 ]
 

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import random_frames
+from conftest import checkpointing, random_frames
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoConfig, AutoModel, Trainer, TrainingArguments, pipeline
 
@@ -91,13 +91,11 @@ def test_dtype_and_device_map(hf_model, clip, tmp_path):
 
 
 def test_gradient_checkpointing_reaches_the_blocks(hf_model, clip):
-    old = not hasattr(hf_model, "activation_checkpointing_enable")  # before transformers 5.2x
-    name = "gradient" if old else "activation"
-    getattr(hf_model, f"{name}_checkpointing_enable")()
+    checkpointing(hf_model, "enable")()
     assert hf_model.model.grad_checkpointing and hf_model.is_gradient_checkpointing
     hf_model.train()(clip, labels=torch.tensor([0, 1])).loss.backward()
     assert hf_model.model.blocks[0].attn.qkv.weight.grad.abs().max() > 0
-    getattr(hf_model, f"{name}_checkpointing_disable")()
+    checkpointing(hf_model, "disable")()
     assert not hf_model.model.grad_checkpointing
 
 

@@ -4,6 +4,7 @@ import inspect
 
 import pytest
 import torch
+from conftest import checkpointing
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoModel, AutoModelForVideoClassification
 
@@ -140,7 +141,7 @@ def test_activation_checkpointing_is_obeyed(use_reentrant, offload, clip):
     expected = {name: p.grad.clone() for name, p in model.named_parameters()}
     model.zero_grad()
     assert not model.is_activation_checkpointing and not model.is_gradient_checkpointing
-    model.activation_checkpointing_enable(
+    checkpointing(model, "enable")(
         dict(use_reentrant=use_reentrant), every_n_layers=2, offload=offload
     )
     assert model.is_activation_checkpointing and model.is_gradient_checkpointing
@@ -152,7 +153,7 @@ def test_activation_checkpointing_is_obeyed(use_reentrant, offload, clip):
     assert calls == [0, 1, 2, 2, 0]
     for name, parameter in model.named_parameters():
         torch.testing.assert_close(parameter.grad, expected[name])
-    model.activation_checkpointing_disable()
+    checkpointing(model, "disable")()
     assert not model.is_activation_checkpointing
 
 
@@ -160,7 +161,7 @@ def test_activation_checkpointing_is_obeyed(use_reentrant, offload, clip):
 def test_hidden_states_with_checkpointing(holder, clip):
     model = built(holder).train()
     expected = model(clip, output_hidden_states=True).hidden_states
-    model.activation_checkpointing_enable()
+    checkpointing(model, "enable")()
     found = model(clip, output_hidden_states=True).hidden_states
     torch.testing.assert_close(found, expected)
 

@@ -121,7 +121,7 @@ def test_options_that_do_not_go_together_name_the_file(folder):
         (b'{"depth": ', "is damaged"),
         (b'{"depth": NaN}', "expected numbers, got NaN"),
         (b"\xff\xfe{}", "expected text in UTF-8, got 0xff at byte 0"),
-        (b"[" * 100_000, "lists lie in lists without end"),
+        (b"[" * 100_000, "it is nested too deeply"),
         (b'{"depth": ' + b"[" * 50 + b"]" * 50 + b"}", "expected at most 32 lists"),
         (b'{"depth": ' + b"9" * 5000 + b"}", "is damaged"),
     ],
@@ -175,7 +175,9 @@ def test_keys_for_either_library_are_checked_for_both(folder, changes, expected)
 
 def test_a_key_in_the_place_of_a_method_is_refused(folder):
     edit(folder / "config.json", core_kwargs=1)
-    refused(folder, "core_kwargs is no key of a configuration", loaders=("own", "auto", "command"))
+    refused(
+        folder, "core_kwargs is not a key of a configuration", loaders=("own", "auto", "command")
+    )
 
 
 def test_keys_that_nobody_knows_stay(folder):
@@ -219,7 +221,7 @@ def test_configurations_in_code_have_the_same_bounds():
         ({"0": "a", "1": " ", "2": "c"}, "printable names, got ' '"),
         ({"0": "a", "1": "b\x1b[2J", "2": "c"}, "printable names"),
         ({"0": "a", "1": "\ud800", "2": "c"}, "printable names"),
-        ({"push": 0, "pull": 1, "lift": 2}, "numbers from 0 on for its keys, got 'push'"),
+        ({"push": 0, "pull": 1, "lift": 2}, "non-negative integers as keys, got 'push'"),
         ({"00": "a", "1": "b", "2": "c"}, "got '00'"),
         ({"-1": "a", "0": "b", "1": "c"}, "got '-1'"),
         ("abc", "an object from numbers to names, got 'abc'"),
@@ -314,7 +316,7 @@ def test_a_configuration_comes_back_from_json_as_it_was(variant, fields, tmp_pat
         (dict(sampling="random"), "sampling must be one of 'uniform', 'dense', got 'random'"),
         (dict(sampling_stride=0), "sampling_stride must be an integer between 1"),
         (dict(do_resize="yes"), "do_resize must be true or false"),
-        (dict(fetch_videos=1), "fetch_videos is no key of a processor"),
+        (dict(fetch_videos=1), "fetch_videos is not a key of a processor"),
     ],
 )
 def test_processors_that_make_no_clips_are_refused(folder, changes, expected):

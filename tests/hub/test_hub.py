@@ -330,7 +330,7 @@ def test_push_survives_single_faults(hub, folder, kind):
     "fault, message",
     [
         (Fault("401", "create", times=9), "not logged in"),
-        (Fault("403", "commit", times=9, message="no write access"), "no right to write there"),
+        (Fault("403", "commit", times=9, message="no write access"), "no write access"),
         (
             Fault("403", "commit", times=9, message="storage quota exceeded"),
             "no space left on the Hub",
@@ -349,7 +349,7 @@ def test_refusals_are_one_line(hub, folder, capsys, fault, message):
 
 def test_names_of_others_and_missing_logins_are_refused(hub, folder, capsys, monkeypatch):
     assert lvt("push", folder, "others/waves") == 1
-    assert "no right to write there" in capsys.readouterr().err
+    assert "no write access" in capsys.readouterr().err
     assert lvt("push", folder, "waves") == 2
     assert "as ORG/NAME" in capsys.readouterr().err
     assert lvt("push", folder, NAME, "--private") == 0
@@ -382,7 +382,7 @@ def test_tags_stay_where_they_are(hub, folder, capsys):
         assert lvt("push", folder, NAME, "--tag", "v1") == 0
     (folder / "results.json").write_text('{"top1": 1}\n')
     assert lvt("push", folder, NAME, "--tag", "v1") == 1
-    assert "has a tag v1 of another state" in capsys.readouterr().err
+    assert "already has a tag v1 at commit" in capsys.readouterr().err
 
 
 def test_folders_that_are_not_whole_are_not_pushed(hub, folder, capsys):

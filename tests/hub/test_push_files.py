@@ -100,9 +100,9 @@ def test_links_out_of_the_folder_are_refused_before_anything_is_sent(
     (folder / name).symlink_to(secret)
     assert push(folder, NAME) == 2
     error = capsys.readouterr().err
-    assert f"{name} leads out of its folder, to {secret}, which is not pushed" in error
+    assert f"{name} is a link to {secret}, outside the folder" in error
     assert hub_of_mine.requests == [] and push(folder, NAME, "--dry_run") == 2
-    with pytest.raises(ValueError, match="leads out of its folder"):
+    with pytest.raises(ValueError, match="outside the folder"):
         write_space(tmp_path / "space", [str(folder)], {}, None)
     assert not (tmp_path / "space").exists()
 
@@ -177,7 +177,7 @@ def test_damaged_records_and_cards_are_refused(hub_of_mine, folder, capsys):
     (folder / "results.json").write_text("{}")
     (folder / "README.md").write_bytes(b"\xff")
     assert push(folder, NAME) == 2
-    assert "README.md is no text in UTF-8" in capsys.readouterr().err
+    assert "README.md is not text in UTF-8" in capsys.readouterr().err
     assert hub_of_mine.requests == []
 
 
