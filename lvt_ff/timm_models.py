@@ -26,7 +26,7 @@ from torch import Tensor
 
 from lvt_ff.layers import FramePatchEmbed, resample_embeddings
 from lvt_ff.model import LinearVideoTransformer
-from lvt_ff.schema import DEFAULTS, check_config, check_options, timm_options
+from lvt_ff.schema import DEFAULTS, check_config, check_model_options, timm_options
 from lvt_ff.utils.hub_cache import fetch
 from lvt_ff.utils.json_files import read_object
 from lvt_ff.utils.weight_files import files_in, find_weights, read_checkpoint
@@ -45,7 +45,7 @@ from lvt_ff.weights import (
     vit_to_video,
 )
 
-__all__ = ["SOURCES", "checkpoint_filter_fn", "image_datasets", "load_source", "with_tag"]
+__all__ = ["SOURCES", "checkpoint_filter_fn", "image_datasets", "load_image_weights", "with_tag"]
 
 _logger = logging.getLogger(__name__)
 
@@ -174,7 +174,7 @@ def checkpoint_filter_fn(
     return state_dict
 
 
-def load_source(
+def load_image_weights(
     model: LinearVideoTransformer,
     name: str,
     *,
@@ -270,7 +270,7 @@ def _read_folder(
     if odd := sorted(cfg.keys() - known):
         raise ValueError(f"{place}: pretrained_cfg.{odd[0]} is not a key that timm knows.")
     options = VARIANTS[variant] | {name: kwargs[name] for name in DEFAULTS if name in kwargs}
-    check_options(options, str(place))
+    check_model_options(options, str(place))
     if not pretrained:
         return None
     files = find_weights(find)

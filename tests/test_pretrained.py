@@ -205,12 +205,12 @@ def test_truncated_and_wrong_files_are_refused_before_anything_changes(hub, tmp_
     model = timm.create_model(TINY)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     with pytest.raises(SafetensorError):
-        lvt_ff.timm_models.load_source(model, TINY)
+        lvt_ff.timm_models.load_image_weights(model, TINY)
     weights["blocks.3.mlp.fc1.weight"] = weights["blocks.3.mlp.fc1.weight"][:-1].clone()
     save_file(weights, tmp_path / "wrong.safetensors")
     overlay = dict(file=str(tmp_path / "wrong.safetensors"))
     with pytest.raises(ValueError, match=r"found \(767, 192\), needed \(768, 192\)"):
-        lvt_ff.timm_models.load_source(model, TINY, pretrained_cfg_overlay=overlay)
+        lvt_ff.timm_models.load_image_weights(model, TINY, pretrained_cfg_overlay=overlay)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     with pytest.raises(RuntimeError, match="No pretrained weights exist"):
-        lvt_ff.timm_models.load_source(timm.create_model("test_lvt_ff"), "test_lvt_ff")
+        lvt_ff.timm_models.load_image_weights(timm.create_model("test_lvt_ff"), "test_lvt_ff")

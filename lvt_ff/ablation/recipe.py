@@ -8,7 +8,7 @@ import torch
 from lvt_ff.data.synthetic.motion import MOTION_SIZE
 from lvt_ff.model import LinearVideoTransformer
 from lvt_ff.training.finetune import finetune
-from lvt_ff.utils.option_parser import check_options
+from lvt_ff.utils.option_parser import checked_options
 from lvt_ff.variants import VARIANTS
 
 __all__ = [
@@ -97,7 +97,7 @@ def checked_recipe(
         if name not in known:
             raise ValueError(f"--recipe has no option {name!r}: choose from {known}.")
     needed = dict(model="model", train_data="train", output_dir="runs")
-    parsed = check_options(finetune, {**needed, **changes}, "--recipe: ")
+    parsed = checked_options(finetune, {**needed, **changes}, "--recipe: ")
     changes = {name: parsed[name] for name in changes}
     recipe = dict(SCALES[scale]["recipe"])
     if "model" in changes:

@@ -13,7 +13,7 @@ from lvt_ff.convert.load_source import Source, read_source
 from lvt_ff.hf import LVTFFConfig, LVTFFForVideoClassification, LVTFFModel, LVTFFVideoProcessor
 from lvt_ff.hub.model_card import conversion_card
 from lvt_ff.hub.model_folder import CONVERSION, is_variant, load_folder, write_model_folder
-from lvt_ff.schema import DEFAULTS, check_labels, check_options, check_pretrained_cfg
+from lvt_ff.schema import DEFAULTS, check_labels, check_model_options, check_pretrained_cfg
 from lvt_ff.utils.atomic_io import atomic_file
 from lvt_ff.utils.command_line import command
 from lvt_ff.utils.errors import usage
@@ -254,7 +254,7 @@ def _stored(source: Source) -> dict[str, Any]:
         LVTFFConfig.check_fields(stored, ("class_names", "pretrained_cfg"))
         check_labels(names, source.origin, "class_names")
         fields = {name: value for name, value in stored.items() if name in DEFAULTS}
-        check_options(fields, source.origin)
+        check_model_options(fields, source.origin)
         check_pretrained_cfg(stored.get("pretrained_cfg") or {}, None, source.origin)
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{source.origin}: its metadata are damaged: {error}") from error

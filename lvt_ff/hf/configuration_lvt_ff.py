@@ -20,7 +20,7 @@ from lvt_ff.schema import (
     DEFAULTS,
     check_config,
     check_labels,
-    check_options,
+    check_model_options,
     check_problem_type,
     ordered_names,
     timm_options,
@@ -187,7 +187,7 @@ class LVTFFConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         num_labels = kwargs.get("num_labels")
         if num_labels is not None:  # before there is a name for each of them
-            check_options(dict(num_classes=num_labels), "LVTFFConfig (num_labels)")
+            check_model_options(dict(num_classes=num_labels), "LVTFFConfig (num_labels)")
         if self.id2label is None and self.label2id:
             self.id2label = {index: name for name, index in self.label2id.items()}
         if self.id2label is not None:
@@ -201,7 +201,7 @@ class LVTFFConfig(PreTrainedConfig):
 
     def validate_options(self) -> None:
         """Part of the strict class: what `lvt_ff.schema` says of the model's options."""
-        check_options(self.core_kwargs(), type(self).__name__)
+        check_model_options(self.core_kwargs(), type(self).__name__)
         check_problem_type(self.problem_type, type(self).__name__)
 
     def validate_labels(self) -> None:

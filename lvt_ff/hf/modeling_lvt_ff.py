@@ -23,7 +23,7 @@ from lvt_ff.hf.configuration_lvt_ff import (
     kept_cfg,
 )
 from lvt_ff.model import LinearVideoTransformer, init_weights
-from lvt_ff.timm_models import load_source, with_tag
+from lvt_ff.timm_models import load_image_weights, with_tag
 from lvt_ff.utils.atomic_io import let_umask_decide
 from lvt_ff.utils.json_files import read_object
 from lvt_ff.utils.validation import suggest
@@ -251,7 +251,7 @@ class LVTFFPreTrainedModel(PreTrainedModel):
         LVTFFConfig.check_fields(fields, _LABEL_FIELDS)
         name = with_tag(name)
         model = cls(LVTFFConfig.from_variant(name, **fields))
-        load_source(
+        load_image_weights(
             model.model,
             name,
             pretrained_cfg_overlay=pretrained_cfg_overlay,

@@ -3,7 +3,7 @@
 from lvt_ff.schema.checks import (
     check_channels,
     check_config,
-    check_options,
+    check_model_options,
     check_pretrained_cfg,
     check_problem_type,
     check_processor,
@@ -19,7 +19,7 @@ __all__ = [
     "check_channels",
     "check_config",
     "check_labels",
-    "check_options",
+    "check_model_options",
     "check_pretrained_cfg",
     "check_problem_type",
     "check_processor",

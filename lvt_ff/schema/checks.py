@@ -26,7 +26,7 @@ from lvt_ff.variants import VARIANTS
 __all__ = [
     "check_channels",
     "check_config",
-    "check_options",
+    "check_model_options",
     "check_pretrained_cfg",
     "check_problem_type",
     "check_processor",
@@ -39,7 +39,7 @@ def check_problem_type(value: Any, source: str) -> None:
     check_values(ConfigFile, dict(problem_type=value), source)
 
 
-def check_options(options: Mapping[str, Any], source: str, prefix: str = "") -> None:
+def check_model_options(options: Mapping[str, Any], source: str, prefix: str = "") -> None:
     """Raise ValueError, with the key, for options of a model that no model can have.
 
     Args:
@@ -103,7 +103,7 @@ def check_config(config: Mapping[str, Any], source: str) -> None:
     _check_label_keys(config, source)
     options = _fields(config)
     if has_fields:
-        check_options(options, source)
+        check_model_options(options, source)
     if has_timm:
         options = timm_options(config)
         _check_model_args(config, source)
@@ -119,7 +119,7 @@ def _check_model_args(config: Mapping[str, Any], source: str) -> None:
         if name not in ModelOptions.__annotations__:
             known = suggest(str(name), sorted(ModelOptions.__annotations__))
             raise ValueError(f"{source}: model_args has an unknown option {shown(name)}: {known}.")
-    check_options(timm_options(config), source, "model_args.")
+    check_model_options(timm_options(config), source, "model_args.")
     counts = [values.get("num_classes") for values in (config, args)]
     if None not in counts and counts[0] != counts[1]:
         raise ValueError(

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from transformers.utils.logging import disable_progress_bar
 
 from lvt_ff.utils.errors import Failure, UsageError, VideoReadError, one_line
-from lvt_ff.utils.option_parser import check_options, command_parser, parse_command
+from lvt_ff.utils.option_parser import checked_options, command_parser, parse_command
 
 __all__ = ["command", "execute", "run"]
 
@@ -57,7 +57,7 @@ def command(
         def checked(*args: Any, **kwargs: Any) -> Any:
             try:
                 given = signature.bind(*args, **kwargs).arguments
-                options = check_options(function, given)
+                options = checked_options(function, given)
             except ValueError as error:
                 raise UsageError(str(error)) from error
             return function(**options)

@@ -12,10 +12,10 @@ from docstring_parser import parse
 from jsonargparse import ArgumentError, ArgumentParser, get_loader, set_loader
 
 from lvt_ff.utils.errors import UsageError, one_line
-from lvt_ff.utils.option_types import expected, limits, placeholder, shown
+from lvt_ff.utils.option_types import as_typed, expected, limits, placeholder
 from lvt_ff.utils.validation import suggest
 
-__all__ = ["check_options", "command_parser", "parse_command"]
+__all__ = ["checked_options", "command_parser", "parse_command"]
 
 _MODE = "lvt_ff"  # of jsonargparse, for `_load`
 # What a run stored among its settings before they could be read back as options.
@@ -36,7 +36,9 @@ _OWN_HELP = {
 }
 
 
-def check_options(function: Callable, options: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def checked_options(
+    function: Callable, options: dict[str, Any], prefix: str = ""
+) -> dict[str, Any]:
     """Options as given, but numbers of the type that a function's signature says.
 
     Args:
@@ -200,7 +202,7 @@ def _facts(parameter: inspect.Parameter) -> str:
     if default is parameter.empty:
         told.append("required")
     elif default is not None and default is not False:
-        told.append(f"default: {shown(default)}")
+        told.append(f"default: {as_typed(default)}")
     told = "; ".join(filter(None, told))
     return f"({told})" if told else ""
 

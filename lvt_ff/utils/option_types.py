@@ -31,7 +31,7 @@ __all__ = [
     "expected",
     "limits",
     "placeholder",
-    "shown",
+    "as_typed",
 ]
 
 # Names for what jsonargparse checks wherever a value comes from: flag, recipe file or Python.
@@ -56,12 +56,12 @@ LIMITS: dict[type, str] = {
 }
 
 
-def shown(value: Any) -> str:
+def as_typed(value: Any) -> str:
     """A value as one would type it."""
     if value is None or isinstance(value, bool | dict):
         return json.dumps(value)
     if isinstance(value, list | tuple):
-        return ",".join(map(shown, value))
+        return ",".join(map(as_typed, value))
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
@@ -92,7 +92,7 @@ def placeholder(annotation: Any) -> str:
     """What stands for a value in a help text."""
     kind = _without_none(annotation)
     if get_origin(kind) is Literal:
-        return f"{{{','.join(map(shown, get_args(kind)))}}}"
+        return f"{{{','.join(map(as_typed, get_args(kind)))}}}"
     if kind is bool:
         return "{true,false}" if kind is annotation else "{true,false,null}"
     if members := _members(kind):
@@ -110,7 +110,7 @@ def expected(annotation: Any) -> str:
     """A type in words, to stand behind "must be"."""
     kind = _without_none(annotation)
     if get_origin(kind) is Literal:
-        return f"one of {', '.join(map(shown, get_args(kind)))}"
+        return f"one of {', '.join(map(as_typed, get_args(kind)))}"
     if members := _members(kind):
         word = {"N": "integers", "X": "numbers"}.get(placeholder(members[0]), "values")
         example = ",".join(str(number) for number in range(1, 1 + (members[1] or 2)))

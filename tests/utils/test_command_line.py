@@ -15,7 +15,7 @@ from lvt_ff.training.finetune import finetune
 from lvt_ff.utils.command_line import command, execute, run
 from lvt_ff.utils.errors import UsageError
 from lvt_ff.utils.option_parser import command_parser
-from lvt_ff.utils.option_types import LIMITS, Factor, placeholder, shown
+from lvt_ff.utils.option_types import LIMITS, Factor, as_typed, placeholder
 
 SEEN = []
 
@@ -102,9 +102,9 @@ def test_every_default_is_taken_as_help_shows_it(name, capsys):
         if default in (None, parameter.empty) or default is False:
             continue
         words = " ".join(text.split())
-        assert f"default: {shown(default)})" in words, parameter.name
+        assert f"default: {as_typed(default)})" in words, parameter.name
         parser = command_parser(toy_of(parameter), "toy")
-        parsed = parser.parse_args([f"--{parameter.name}={shown(default)}"])[parameter.name]
+        parsed = parser.parse_args([f"--{parameter.name}={as_typed(default)}"])[parameter.name]
         if isinstance(default, tuple):
             assert parsed == pytest.approx(default, rel=1e-3)
         else:
