@@ -122,7 +122,7 @@ def test_options_that_do_not_go_together_name_the_file(folder):
         (b'{"depth": NaN}', "expected numbers, got NaN"),
         (b"\xff\xfe{}", "expected text in UTF-8, got 0xff at byte 0"),
         (b"[" * 100_000, "it is nested too deeply"),
-        (b'{"depth": ' + b"[" * 50 + b"]" * 50 + b"}", "expected at most 32 lists"),
+        (b'{"depth": ' + b"[" * 50 + b"]" * 50 + b"}", "nested more than 32 levels deep"),
         (b'{"depth": ' + b"9" * 5000 + b"}", "is damaged"),
     ],
 )
