@@ -13,8 +13,8 @@ from huggingface_hub.dataclasses import strict
 from huggingface_hub.errors import StrictDataclassError
 from timm.models import get_pretrained_cfg, split_model_name_tag
 from transformers import PreTrainedConfig, TimmWrapperConfig
-from transformers.utils import cached_file
 
+from lvt_ff.hf.files import AUTO_MAP, find_file
 from lvt_ff.schema import (
     ALIASES,
     DEFAULTS,
@@ -30,18 +30,7 @@ from lvt_ff.utils.json_files import read_object
 from lvt_ff.utils.validation import suggest
 from lvt_ff.variants import VARIANTS
 
-__all__ = ["HUB_OPTIONS", "LVTFFConfig", "TimmFolderConfig", "find_file", "kept_cfg"]
-
-# Of from_pretrained: where files are looked for.
-HUB_OPTIONS = (
-    "cache_dir",
-    "force_download",
-    "local_files_only",
-    "proxies",
-    "revision",
-    "subfolder",
-    "token",
-)
+__all__ = ["LVTFFConfig", "TimmFolderConfig", "kept_cfg"]
 
 _TIMM_KEYS = (
     "architecture",
@@ -51,18 +40,6 @@ _TIMM_KEYS = (
     "label_names",
     "auto_map",
 )
-# Where lvt_ff is not imported, transformers follows these names to a file that says what to
-# install; where it is, its own classes come first.
-REMOTE_FILE = "lvt_ff_import.py"
-REMOTE_CODE = '''"""This model needs the package lvt_ff: install it, then import lvt_ff first."""
-
-from lvt_ff.hf import LVTFFConfig, LVTFFForVideoClassification, LVTFFModel  # noqa: F401
-'''
-AUTO_MAP = {
-    "AutoConfig": "lvt_ff_import.LVTFFConfig",
-    "AutoModel": "lvt_ff_import.LVTFFModel",
-    "AutoModelForVideoClassification": "lvt_ff_import.LVTFFForVideoClassification",
-}
 HEADLESS = ["LVTFFModel"]  # the architectures of a folder without a classifier
 # Keys of config.json that are not fields of the class.
 _PROPERTIES = (
@@ -84,32 +61,6 @@ def kept_cfg(pretrained_cfg: dict[str, Any]) -> dict[str, Any]:
 
 def _as_json(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
-
-
-def find_file(
-    source: str | os.PathLike | None,
-    name: str,
-    options: dict[str, Any] | None = None,
-    needed: bool = True,
-) -> Path | None:
-    """A file of a folder or a repository; None where it has none of that name.
-
-    Args:
-        source: what `from_pretrained` takes.
-        name: of the file.
-        options: keywords of `from_pretrained`; those of `HUB_OPTIONS` count.
-        needed: raise OSError where the Hub cannot be asked for it.
-    """
-    if source is None:
-        return None
-    found = cached_file(
-        source,
-        name,
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=needed,
-        **{option: value for option, value in (options or {}).items() if option in HUB_OPTIONS},
-    )
-    return Path(found) if found else None
 
 
 def _place(kwargs: dict[str, Any]) -> Path:

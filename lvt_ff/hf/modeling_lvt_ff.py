@@ -14,14 +14,8 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling, ImageClassifierOutput
 from transformers.utils import can_return_tuple, logging
 
-from lvt_ff.hf.configuration_lvt_ff import (
-    HUB_OPTIONS,
-    REMOTE_CODE,
-    REMOTE_FILE,
-    LVTFFConfig,
-    find_file,
-    kept_cfg,
-)
+from lvt_ff.hf.configuration_lvt_ff import LVTFFConfig, kept_cfg
+from lvt_ff.hf.files import HUB_OPTIONS, REMOTE_CODE, REMOTE_FILE, find_file
 from lvt_ff.model import LinearVideoTransformer, init_weights
 from lvt_ff.timm_models import load_image_weights, with_tag
 from lvt_ff.utils.atomic_io import let_umask_decide

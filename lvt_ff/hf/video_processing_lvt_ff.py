@@ -27,7 +27,8 @@ from lvt_ff.data.transforms import (
     normalize_clip,
     resize_to_cover,
 )
-from lvt_ff.hf.configuration_lvt_ff import LVTFFConfig, find_file
+from lvt_ff.hf.configuration_lvt_ff import LVTFFConfig
+from lvt_ff.hf.files import find_file
 from lvt_ff.schema import check_processor
 from lvt_ff.timm_models import with_tag
 from lvt_ff.utils.json_files import read_object

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from huggingface_hub import constants, snapshot_download
 
-from lvt_ff.hf.configuration_lvt_ff import REMOTE_FILE
+from lvt_ff.hf.files import REMOTE_FILE
 from lvt_ff.hub.retry import reading
 
 __all__ = [
