@@ -88,7 +88,7 @@ def demo(
     for number, (folder, num_clips) in enumerate(counts):
         write_dataset(folder, num_clips, 3 * seed + number, max(num_workers, 1))
     print("2/6 fine-tuning from random weights")
-    training = finetune(
+    finetune(
         train_data=train_data,
         eval_data=val_data,
         output_dir=model,
@@ -113,22 +113,11 @@ def demo(
     )
     explain(examples[0], str(model), output / "explain.png")
     print("6/6 drawing demo.png")
-    rows = [json.loads(line) for line in (model / "steps.jsonl").read_text().splitlines()]
-    prediction_picture(
-        output / "demo.png",
-        [
-            dict(
-                frames=read_clip(path, lambda total: sample_indices(total, 8)),
-                label=Path(path).parent.name,
-                top=[(row["label"], row["score"]) for row in top],
-            )
-            for path, top in zip(examples, predictions, strict=True)
-        ],
-        rows,
-        training["epochs"],
+    title = (
         f"held-out top-1 {100 * results['top1']:.1f} % [{results['protocol']}], "
-        f"shuffled frames {100 * shuffled:.1f} %",
+        f"shuffled frames {100 * shuffled:.1f} %"
     )
+    _draw(output / "demo.png", examples, predictions, model, title)
     summary = dict(
         top1=results["top1"],
         top5=results["top5"],
@@ -143,6 +132,22 @@ def demo(
     write_text(output / "demo.json", json.dumps(summary, indent=2) + "\n")
     print(f"done in {summary['seconds']:.0f} s: model in {model}, picture in {output / 'demo.png'}")
     return summary
+
+
+def _draw(
+    file: Path, examples: list[str], predictions: list[list[dict]], model: Path, title: str
+) -> None:
+    rows = [json.loads(line) for line in (model / "steps.jsonl").read_text().splitlines()]
+    drawn = [
+        dict(
+            frames=read_clip(path, lambda total: sample_indices(total, 8)),
+            label=Path(path).parent.name,
+            top=[(row["label"], row["score"]) for row in top],
+        )
+        for path, top in zip(examples, predictions, strict=True)
+    ]
+    epochs = json.loads((model / "results.json").read_text())["epochs"]
+    prediction_picture(file, drawn, rows, epochs, title)
 
 
 def shuffled_top1(model: Path, data: Path, seed: int = 0) -> float:

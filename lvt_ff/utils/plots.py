@@ -60,7 +60,10 @@ def draw_curve(loss_axis, rows: Sequence[dict], epochs: Sequence[dict]) -> None:
     axis.set_ylim(0, 100)
     axis.set_ylabel("top-1 accuracy (%)", color="tab:blue")
     handles = loss_axis.get_lines() + axis.get_lines()
-    loss_axis.legend(handles, [handle.get_label() for handle in handles], loc="best")
+    labels = [handle.get_label() for handle in handles]
+    loss_axis.legend(  # above: no place within is free in every run
+        handles, labels, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, frameon=False
+    )
 
 
 @matplotlib.rc_context(PLAIN_TEXT)
@@ -69,7 +72,7 @@ def curve_picture(path: Path, rows: Sequence[dict], epochs: Sequence[dict], titl
     figure = Figure(figsize=(8, 6))
     top, bottom = figure.subplots(2, 1, height_ratios=(3, 1))
     draw_curve(top, rows, epochs)
-    top.set_title(title)
+    top.set_title(title, pad=26)
     bottom.plot(np.arange(1, len(rows) + 1), [row["lr"] for row in rows], color="tab:gray")
     bottom.set_xlabel("optimizer step")
     bottom.set_ylabel("learning rate")
