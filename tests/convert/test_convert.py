@@ -510,8 +510,8 @@ def test_converted_folder_starts_a_fine_tuning(tmp_path):
     "source, options, message",
     [
         ("nothing", [], "not a file or folder here, a model of timm, or a repository"),
-        ("someone/nothing", [], "someone/nothing.*no file or folder here"),
-        ("checkpoints/vit.pth", [], "no file or folder here"),
+        ("someone/nothing", [], "someone/nothing.*not a file or folder here"),
+        ("checkpoints/vit.pth", [], "not a file or folder here"),
         ("lvt_ff_s.sw_in12k", [], "needs no conversion"),
         ("vit_base_patch16_rpn_224.sw_in1k", [], "is not a plain ViT.*ResPostBlock"),
         ("numbers.pth", [], "unknown kind"),

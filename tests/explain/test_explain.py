@@ -390,7 +390,8 @@ def test_animations_show_every_frame(folder, view):
 )
 def test_options_change_what_is_drawn(folder, drawn, pattern, view, options):
     place = folder(attn_pattern=pattern)
-    assert explain(place, "a.png", "--view", view) == 0
+    before = ["--label", "push"] if "--label" in options else []
+    assert explain(place, "a.png", "--view", view, *before) == 0
     first = [np.array(part) for part in drawn]
     drawn.clear()
     assert explain(place, "b.png", "--view", view, *options) == 0
