@@ -100,7 +100,10 @@ def find_weights(
     index = find(INDEX.replace(".index", f".index{mark}"))
     if index is None:
         return None
-    places = read_object(index).get("weight_map")
+    read = read_object(index)
+    if not isinstance(read.get("metadata"), dict):  # as transformers reads it
+        raise ValueError(f"{index}: metadata must be an object, got {shown(read.get('metadata'))}.")
+    places = read.get("weight_map")
     if not isinstance(places, dict) or not places:
         raise ValueError(
             f"{index}: weight_map must be an object from tensors to files, got {shown(places)}."

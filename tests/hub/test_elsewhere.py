@@ -619,6 +619,8 @@ def test_an_index_that_its_files_do_not_bear_out_is_refused(shards):
     refused(shards, str(index), "lists more in")
     edit(index, weight_map={k: v for k, v in places.items() if k != "norm.bias"})
     refused(shards, str(index), "does not list norm.bias in")
+    edit(index, weight_map=places, metadata=True)
+    refused(shards, str(index), "metadata must be an object, got True")
 
 
 # Commands
