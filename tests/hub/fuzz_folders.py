@@ -39,6 +39,8 @@ from transformers import (  # noqa: E402
 import lvt_ff  # noqa: E402
 from lvt_ff.hub.model_folder import load_folder  # noqa: E402
 
+PACKAGE = f"{Path(lvt_ff.__file__).parent}{os.sep}"
+
 LIMIT_S = 30
 MEMORY_BYTES = 2 << 30  # on top of what the libraries have
 SIZE = dict(depth=2, num_frames=2, img_size=32, head_hidden=16, embed_dim=32, num_heads=2)
@@ -458,7 +460,7 @@ def outcome(load, folder):
             return "taken", [tokens.double().sum().item(), core.forward_head(tokens).double()]
     except BaseException as error:
         frames = traceback.extract_tb(error.__traceback__)
-        ours = [frame for frame in frames if f"{os.sep}lvt_ff{os.sep}" in frame.filename]
+        ours = [frame for frame in frames if frame.filename.startswith(PACKAGE)]
         text = f"{type(error).__name__}: {error}"
         named = any(part.name in text for part in [folder, *folder.iterdir()])
         bad = isinstance(error, UnicodeDecodeError) or not isinstance(error, CLEAN)
