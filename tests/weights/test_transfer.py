@@ -1,8 +1,9 @@
 """A converted image model learns a task of appearance in a fraction of a fresh one's steps.
 
-`python tests/test_transfer.py` prints the steps of both for three seeds.
+`python tests/weights/test_transfer.py` prints the steps of both for three seeds.
 """
 
+import pytest
 import timm
 import torch
 import torch.nn.functional as F
@@ -86,8 +87,13 @@ def steps_of_a_conversion(source, wanted, seed):
     return train(model, static_clips, seed + 50, 32, max_steps=100, every=5, wanted=wanted)
 
 
-def test_a_conversion_needs_at_most_a_fifth_of_the_steps_of_a_fresh_model():
-    source, wanted = image_model(seed=0)
+@pytest.fixture(scope="module")
+def trained_image_model():
+    return image_model(seed=0)
+
+
+def test_a_conversion_needs_at_most_a_fifth_of_the_steps_of_a_fresh_model(trained_image_model):
+    source, wanted = trained_image_model
     assert wanted >= 0.9
     steps, reached = steps_of_a_conversion(source, wanted, seed=0)
     assert reached >= wanted
