@@ -274,7 +274,7 @@ class LVTFFPreTrainedModel(PreTrainedModel):
         Raises:
             ValueError: a size that does not fit, or weights that are offloaded.
         """
-        if any(tensor.is_meta for tensor in self.state_dict().values()):
+        if _is_offloaded(self):
             raise ValueError(
                 "The clip size cannot be changed while weights are offloaded: load without "
                 "device_map, save the model, and load that folder with device_map."
@@ -288,10 +288,14 @@ class LVTFFPreTrainedModel(PreTrainedModel):
         return changes
 
 
+def _is_offloaded(model: LVTFFPreTrainedModel) -> bool:
+    return any(parameter.is_meta for parameter in model.parameters())
+
+
 def _whole_state_dict(model: LVTFFPreTrainedModel) -> dict[str, Tensor]:
     """All weights, those too that accelerate keeps on the CPU or on disk."""
     state_dict = model.state_dict()
-    if any(tensor.is_meta for tensor in state_dict.values()):
+    if _is_offloaded(model):
         from accelerate.utils.modeling import get_state_dict_offloaded_model
 
         state_dict = get_state_dict_offloaded_model(model)

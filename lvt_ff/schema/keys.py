@@ -40,7 +40,7 @@ _LARGE = 1_000_000
 _EXACT = 2**53  # integers up to here are the same in every JSON reader
 
 
-@demands("of two, between 1 and 16,384")
+@demands(f"of two, between 1 and {_MAX_SIDE:,}")
 def _sides(value: int | list[int]) -> None:
     if not isinstance(value, int) and len(value) != 2:
         raise ValueError
@@ -56,7 +56,7 @@ def _plain(value: dict | None) -> None:
             between(-_EXACT, _EXACT)(inner)
 
 
-@demands("with height and width, integers between 1 and 16,384")
+@demands(f"with height and width, integers between 1 and {_MAX_SIDE:,}")
 def _both_sides(value: int | dict) -> None:
     if isinstance(value, dict) and sorted(value) != ["height", "width"]:
         raise ValueError
@@ -66,7 +66,7 @@ def _both_sides(value: int | dict) -> None:
         between(1, _MAX_SIDE)(side)
 
 
-@demands("with height and width, or with shortest_edge, integers between 1 and 16,384")
+@demands(f"with height and width, or with shortest_edge, integers between 1 and {_MAX_SIDE:,}")
 def _covered(value: int | dict) -> None:
     _both_sides(by_side(value))
 
