@@ -341,9 +341,9 @@ class LinearVideoTransformer(nn.Module):
         self.checkpoint_every, self.checkpoint_func = every, checkpoint_func
 
     def set_fused_attn(self, enable: bool = True) -> None:
-        """Let kernels use their fused path where they have one, or the plain reference."""
+        """Use fused operators where there are some, or the plain torch of the modules."""
         for module in self.modules():
-            if isinstance(module, Kernel):
+            if hasattr(module, "use_fused"):
                 module.use_fused = enable
 
     def group_matcher(self, coarse: bool = False) -> dict:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from timm.layers import use_fused_attn
 from torch import Tensor, nn
 
-from lvt_ff.ops import linear_attention, linear_weights
+from lvt_ff.ops import AttentionSpec, attention, linear_attention, linear_weights
 from lvt_ff.utils.validation import check_at_least
 
 __all__ = ["Kernel", "KernelShape", "LengthTable", "LinearKernel"]
@@ -55,8 +55,9 @@ class Kernel(nn.Module):
 
     A subclass says about itself, in class attributes:
         source: where it is from, for people.
-        fused: what computes it without its intermediate results in memory, if anything does;
-            `use_fused` of an instance switches that off.
+        fused: name in `lvt_ff.ops.FEATURE_MAPS` of its feature map, where fused operators know it
+            and compute the whole attention; None, and in a subclass that has methods of its own,
+            is that they do not. `use_fused` of an instance switches them off.
         uses_input: `aggregate` looks at the attention's input, which is else left out.
         no_weight_decay: names of its parameters that are no matrices, for optimizers.
         length_tables: its parameters that are tied to the number of tokens, by name.
@@ -75,7 +76,17 @@ class Kernel(nn.Module):
     no_weight_decay: tuple[str, ...] = ()
     length_tables: dict[str, LengthTable] = {}
     image_start: dict[str, float] = {}
+    # What fused operators are told beside the feature map.
+    offset: float = 0.0
+    eps: float = 0.0
+    clamp: bool = False
     number: int = 0  # among the model's attentions: each draws random features of its own
+
+    def __init_subclass__(cls):
+        super().__init_subclass__()
+        own = {"forward", "feature_map", "add_position", "aggregate"} & vars(cls).keys()
+        if own and "fused" not in vars(cls):
+            cls.fused = None
 
     def __init__(self, shape: KernelShape):
         super().__init__()
@@ -130,6 +141,21 @@ class Kernel(nn.Module):
         """Features (S, A, L, F), values (S, A, L, E), input (S, L, D) or None to (S, A, L, E)."""
         raise NotImplementedError
 
+    def fused_attention(
+        self, qkv: Tensor, weight: Tensor | None, bias: Tensor | None, spec: AttentionSpec
+    ) -> Tensor:
+        """An attention between its projections, shifts and fixation included, by fused operators.
+
+        Args:
+            qkv: packed queries, keys and values (B, T, N, 3D).
+            weight, bias: of the gate, or None.
+            spec: the rest of the attention; `feature_map` is the kernel's `fused`.
+
+        Returns:
+            (B, T, N, D).
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no fused path.")
+
     def weights(self, q: Tensor, k: Tensor, rows: Tensor) -> Tensor:
         """Some rows of the matrix that `aggregate` applies to the values without forming it.
 
@@ -167,6 +193,11 @@ class LinearKernel(Kernel):
 
     def aggregate(self, q: Tensor, k: Tensor, v: Tensor, x: Tensor | None = None) -> Tensor:
         return linear_attention(self.add_position(q), self.add_position(k), v, self.eps, self.clamp)
+
+    def fused_attention(
+        self, qkv: Tensor, weight: Tensor | None, bias: Tensor | None, spec: AttentionSpec
+    ) -> Tensor:
+        return attention(qkv, weight, bias, spec)
 
     def weights(self, q: Tensor, k: Tensor, rows: Tensor) -> Tensor:
         q, k = self.add_position(q)[..., rows, :], self.add_position(k)

@@ -16,6 +16,7 @@ class Elu1Kernel(LinearKernel):
     """`elu(x) + 1` on queries and keys, then linear attention."""
 
     source = "Katharopoulos et al., arXiv 2006.16236"
+    fused = "elu1"
 
     @in_float32()
     def feature_map(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:

@@ -20,6 +20,7 @@ class ReluKernel(LinearKernel):
     """
 
     source = "arXiv 2210.08164, Eq. 3, with the offset of the authors' code"
+    fused = "relu"
 
     def __init__(
         self,

@@ -15,6 +15,7 @@ class ReluPlainKernel(LinearKernel):
     """`ReLU(x)` on queries and keys; a query or keys without positive parts give 0."""
 
     source = "arXiv 2210.08164, Eq. 3"
+    fused = "relu"
 
     def feature_map(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         # Features near 0 have gradients that float16 cannot hold.

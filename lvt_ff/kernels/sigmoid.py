@@ -22,6 +22,7 @@ class SigmoidKernel(LinearKernel):
     """
 
     source = "arXiv 2210.08164, Table 5"
+    fused = "sigmoid"
 
     def __init__(
         self, shape: KernelShape, *, offset: float = 0.0, eps: float = 1e-6, clamp: bool = False

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from lvt_ff.kernels.base import Kernel
-from lvt_ff.ops import in_float32
+from lvt_ff.ops import AttentionSpec, gated_heads, in_float32
 
 __all__ = ["SoftmaxKernel"]
 
@@ -16,12 +16,19 @@ class SoftmaxKernel(Kernel):
     """Queries and keys unchanged; weights `softmax(q kᵀ / sqrt(E))` by torch's fused attention."""
 
     source = "Vaswani et al., arXiv 1706.03762"
-    fused = "torch SDPA"
+    fused = "identity"
 
     def aggregate(self, q: Tensor, k: Tensor, v: Tensor, x: Tensor | None = None) -> Tensor:
         if not self.use_fused:
             return _softmax_attention(q, k, v)
         return scaled_dot_product_attention(q, k, v, scale=self.shape.head_dim**-0.5)
+
+    def fused_attention(
+        self, qkv: Tensor, weight: Tensor | None, bias: Tensor | None, spec: AttentionSpec
+    ) -> Tensor:
+        q, k, v = gated_heads(qkv, weight, bias, spec).unbind(3)  # 3 × (B·S, A, L, E), views
+        out = scaled_dot_product_attention(q, k, v, scale=self.shape.head_dim**-0.5)
+        return spec.tokens(out, *qkv.shape[:3])
 
     @in_float32()
     def weights(self, q: Tensor, k: Tensor, rows: Tensor) -> Tensor:

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from lvt_ff.kernels import KernelShape, build_kernel
 from lvt_ff.layers.config import BlockConfig
 from lvt_ff.layers.fixation import build_fixation
+from lvt_ff.layers.fused import attention_spec, gate_parameters, is_plain
 from lvt_ff.layers.sequences import JointSequences, SpaceSequences, TimeSequences
+from lvt_ff.ops import may_fuse
 
 __all__ = ["Attention", "JointSequences", "SpaceSequences", "TimeSequences"]
 
@@ -65,10 +67,12 @@ class Attention(nn.Module):
             )
         self.attn_drop = nn.Dropout(config.attn_drop_rate)
         self.proj = nn.Linear(dim, dim)
+        self.spec = attention_spec(self, size[1])
 
     def set_size(self, num_frames: int, grid: tuple[int, int]) -> None:
         """Serve clips of another size from now on."""
         self.kernel.set_grid(self.sequences.grid(num_frames, grid))
+        self.spec = attention_spec(self, grid)
 
     def heads(self, x: Tensor) -> Tensor:
         """(B, T, N, D) to (S, A, L, E)."""
@@ -92,10 +96,26 @@ class Attention(nn.Module):
             k, v = (self.heads(self.shift(self.tokens(part, *size))) for part in (k, v))
         return self.attn_drop(q), self.attn_drop(k), v
 
+    def may_fuse(self, qkv: Tensor) -> bool:
+        """Whether one operator does what the modules between the linear layers would."""
+        if self.spec is None or not self.kernel.use_fused or not may_fuse(qkv):
+            return False
+        if self.attn_drop.training and self.attn_drop.p:
+            return False
+        gate = getattr(self.fixation, "gate", None)
+        if gate is not None and not is_plain(gate, nn.Linear):
+            return False
+        between = (*self.shift.modules(), self.kernel, self.fixation, self.attn_drop)
+        return all(is_plain(module) for module in between)
+
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, N, D) to (B, T, N, D)."""
+        qkv = self.qkv(x)  # (B, T, N, 3D)
+        if self.may_fuse(qkv):
+            gate = gate_parameters(self.fixation)
+            return self.proj(self.kernel.fused_attention(qkv, *gate, self.spec))
         size = x.shape[1], x.shape[2]
-        q, k, v = self.qkv(x).chunk(3, dim=-1)  # 3 × (B, T, N, D)
+        q, k, v = qkv.chunk(3, dim=-1)  # 3 × (B, T, N, D)
         if not self.fix_first:
             k, v = self.shift(k), self.shift(v)
         q, k, v = self.heads(q), self.heads(k), self.heads(v)  # 3 × (S, A, L, E)

@@ -3,15 +3,17 @@
 Source: arXiv 2210.08164, Sec. 4; time before space is the authors' code, not the text.
 """
 
-from timm.layers import DropPath
+from timm.layers import DropPath, use_fused_attn
 from torch import Tensor, nn
 
 from lvt_ff.kernels.conv import SmallInit
 from lvt_ff.layers.attention import Attention
 from lvt_ff.layers.config import BlockConfig
+from lvt_ff.layers.fused import is_plain
 from lvt_ff.layers.mlp import DepthwiseConv, VideoMlp
 from lvt_ff.layers.sequences import ATTN_PATTERNS
 from lvt_ff.layers.shift import SpatialShift, make_shift
+from lvt_ff.ops import add_norm, may_fuse
 
 __all__ = ["VideoBlock"]
 
@@ -90,16 +92,33 @@ class VideoBlock(nn.Module):
         self.norm2 = nn.LayerNorm(dim, eps=1e-6)
         self.mlp = VideoMlp(dim, int(dim * config.mlp_ratio), grid, config.mlp_dwconv)
         self.drop_path = DropPath(drop_path_rate) if drop_path_rate else nn.Identity()
+        self.use_fused = bool(use_fused_attn())
+
+    def branches(self) -> list[tuple[nn.Module, nn.Module]]:
+        """Norm and body of the residual branches, in order."""
+        attentions = [(self.norm1, self.attn)]
+        if self.temporal_attn is not None:
+            place = 1 if self.space_first else 0
+            attentions.insert(place, (self.temporal_norm1, self.temporal_attn))
+        local = [] if self.local is None else [(self.local_norm, self.local)]
+        return [*attentions, *local, (self.norm2, self.mlp)]
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, N, D) to (B, T, N, D)."""
-        if self.space_first:
-            x = self.over_time(self.over_space(x))
-        else:
-            x = self.over_space(self.over_time(x))
-        if self.local is not None:
-            x = x + self.drop_path(self.local(self.local_norm(x)))
-        return x + self.drop_path(self.mlp(self.norm2(x)))
+        y = None
+        for norm, branch in self.branches():
+            x, normed = self.add_and_norm(x, y, norm)
+            y = self.drop_path(branch(normed))
+        return x + y
+
+    def add_and_norm(self, x: Tensor, y: Tensor | None, norm: nn.Module) -> tuple[Tensor, Tensor]:
+        """`x + y` and its norm, (B, T, N, D) each."""
+        if y is None:
+            return x, norm(x)
+        if self.use_fused and may_fuse(x) and may_fuse(y) and is_plain(norm, nn.LayerNorm):
+            return add_norm(x, y, norm.weight, norm.bias, norm.eps)
+        x = x + y
+        return x, norm(x)
 
     def set_size(self, num_frames: int, grid: tuple[int, int]) -> None:
         """Serve clips of another size from now on; the model resamples what is tied to it."""
@@ -108,13 +127,3 @@ class VideoBlock(nn.Module):
                 module.grid = grid
             elif isinstance(module, Attention):
                 module.set_size(num_frames, grid)
-
-    def over_time(self, x: Tensor) -> Tensor:
-        """The branch of attention over time, where there is one."""
-        if self.temporal_attn is None:
-            return x
-        return x + self.drop_path(self.temporal_attn(self.temporal_norm1(x)))
-
-    def over_space(self, x: Tensor) -> Tensor:
-        """The branch of attention over space, or over both."""
-        return x + self.drop_path(self.attn(self.norm1(x)))

@@ -1,6 +1,10 @@
 """The MLP of a block, with a depthwise convolution that tells tokens their place."""
 
+from timm.layers import use_fused_attn
 from torch import Tensor, nn
+
+from lvt_ff.layers.fused import is_plain
+from lvt_ff.ops import dwconv_gelu, may_fuse
 
 __all__ = ["DepthwiseConv", "VideoMlp"]
 
@@ -41,7 +45,18 @@ class VideoMlp(nn.Module):
         self.dwconv = DepthwiseConv(hidden_dim, grid) if dwconv else nn.Identity()
         self.act = nn.GELU()
         self.fc2 = nn.Linear(hidden_dim, dim)
+        self.use_fused = bool(use_fused_attn())
+
+    def may_fuse(self, x: Tensor) -> bool:
+        """Whether one operator does what the modules between the linear layers would."""
+        if not self.use_fused or not may_fuse(x):
+            return False
+        return is_plain(self.dwconv, DepthwiseConv) and is_plain(self.act, nn.GELU)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, N, D) to (B, T, N, D)."""
-        return self.fc2(self.act(self.dwconv(self.fc1(x))))
+        x = self.fc1(x)
+        if self.may_fuse(x):
+            conv, only_here = self.dwconv, is_plain(self.fc1, nn.Linear)
+            return self.fc2(dwconv_gelu(x, conv.weight, conv.bias, conv.grid, only_here))
+        return self.fc2(self.act(self.dwconv(x)))

@@ -8,6 +8,8 @@ __all__ = ["ATTN_PATTERNS", "JointSequences", "SpaceSequences", "TimeSequences"]
 class SpaceSequences:
     """One sequence per frame: S = B·T, L = N."""
 
+    name = "space"
+
     @staticmethod
     def grid(num_frames: int, grid: tuple[int, int]) -> tuple[int, int]:
         """Rows and columns that kernels take a sequence's tokens for."""
@@ -32,6 +34,8 @@ class SpaceSequences:
 class TimeSequences:
     """One sequence per place in the frame: S = B·N, L = T."""
 
+    name = "time"
+
     @staticmethod
     def grid(num_frames: int, grid: tuple[int, int]) -> tuple[int, int]:
         """Rows and columns that kernels take a sequence's tokens for."""
@@ -55,6 +59,8 @@ class TimeSequences:
 
 class JointSequences:
     """One sequence per clip: S = B, L = T·N."""
+
+    name = "joint"
 
     @staticmethod
     def grid(num_frames: int, grid: tuple[int, int]) -> tuple[int, int]:

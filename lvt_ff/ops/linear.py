@@ -8,36 +8,39 @@ from torch import Tensor
 
 from lvt_ff.ops.precision import in_float32
 
-__all__ = ["linear_attention", "linear_weights", "product"]
+__all__ = ["divisor", "linear_attention", "linear_weights", "product", "queries_first"]
 
 _EPS = 1e-6
 
 
-def _queries_first(length: int, feature_dim: int, head_dim: int) -> bool:
+def queries_first(length: int, feature_dim: int, head_dim: int) -> bool:
     """Whether (q kᵀ) v costs fewer operations than q (kᵀ v): L²·(F + E) against 2·L·F·E."""
     return length * (feature_dim + head_dim) < 2 * feature_dim * head_dim
 
 
 def product(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """`q kᵀ v` of (..., L, F), (..., L, F), (..., L, E) in the cheaper order, (..., L, E)."""
-    if _queries_first(k.shape[-2], k.shape[-1], v.shape[-1]):
+    if queries_first(k.shape[-2], k.shape[-1], v.shape[-1]):
         return (q @ k.transpose(-2, -1)) @ v
     return q @ (k.transpose(-2, -1) @ v)
 
 
-def _divisor(q: Tensor, k: Tensor, eps: float, clamp: bool) -> Tensor:
-    """Sums of weights (..., L, 1) to divide by."""
-    norm = q @ k.sum(-2).unsqueeze(-1)
-    divisor = norm.clamp(min=eps) if clamp else norm + eps
+def divisor(norm: Tensor, eps: float, clamp: bool) -> Tensor:
+    """What to divide sums of values by, from the sums of their weights (..., L, 1)."""
+    out = norm.clamp(min=eps) if clamp else norm + eps
     # A query that meets no key gives 0. Dividing by eps would make its gradient 1e6 times too
     # large for float16, and a gate before it would then give infinity times zero.
-    return divisor.masked_fill(norm == 0, torch.inf)
+    return out.masked_fill(norm == 0, torch.inf)
+
+
+def _norm(q: Tensor, k: Tensor) -> Tensor:
+    return q @ k.sum(-2).unsqueeze(-1)
 
 
 @torch.fx.wrap
 @in_float32(restore="v")
 def _normalised_products(q: Tensor, k: Tensor, v: Tensor, eps: float, clamp: bool) -> Tensor:
-    return product(q, k, v) / _divisor(q, k, eps, clamp)
+    return product(q, k, v) / divisor(_norm(q, k), eps, clamp)
 
 
 def linear_attention(
@@ -61,7 +64,7 @@ def linear_attention(
 
 @in_float32()
 def _normalised_weights(q: Tensor, k: Tensor, eps: float, clamp: bool) -> Tensor:
-    return q @ k.transpose(-2, -1) / _divisor(q, k, eps, clamp)
+    return q @ k.transpose(-2, -1) / divisor(_norm(q, k), eps, clamp)
 
 
 def linear_weights(q: Tensor, k: Tensor, eps: float = _EPS, clamp: bool = False) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["autocast_off", "in_float32", "upcast"]
+__all__ = ["autocast_off", "in_float32", "in_range", "sum_dtype", "upcast"]
 
 # Fixed: torch before 2.12 cannot compile the question which devices have autocast.
 _AUTOCAST_DEVICES = frozenset({"cpu", "cuda", "mps", "xpu"})
@@ -22,6 +22,19 @@ def autocast_off(device_type: str) -> AbstractContextManager:
     return nullcontext()
 
 
+def sum_dtype(dtype: torch.dtype) -> torch.dtype:
+    """What sums over tokens of this dtype are made in: float32, or float64 as it is."""
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
+
+
+def in_range(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """Numbers in another dtype; those beyond float16's range become its largest number."""
+    if dtype == torch.float16:
+        limit = torch.finfo(dtype).max
+        x = x.clamp(-limit, limit)
+    return x.to(dtype)
+
+
 class _FromFloat16(torch.autograd.Function):
     """float16 to float32; gradients beyond float16's range become its largest number."""
 
@@ -31,8 +44,7 @@ class _FromFloat16(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        limit = torch.finfo(torch.float16).max
-        return gradient.clamp(-limit, limit).half()
+        return in_range(gradient, torch.float16)
 
 
 def upcast(*tensors: Tensor) -> list[Tensor]:
@@ -48,7 +60,7 @@ def upcast(*tensors: Tensor) -> list[Tensor]:
 def _in_full(x: Tensor) -> Tensor:
     if x.dtype == torch.float16 and x.requires_grad and torch.is_grad_enabled():
         return _FromFloat16.apply(x)
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    return x.to(sum_dtype(x.dtype))
 
 
 def in_float32(restore: str | None = None) -> Callable[[Callable], Callable]:

@@ -29,7 +29,7 @@ def test_linear_attention_equals_explicit_weights(length):
 def test_both_product_orders_agree_in_values_and_gradients(length, monkeypatch):
     outputs = {}
     for first in (False, True):
-        monkeypatch.setattr(module, "_queries_first", lambda *_, first=first: first)
+        monkeypatch.setattr(module, "queries_first", lambda *_, first=first: first)
         q, k, v = (t.requires_grad_() for t in features(length, 16))
         out = linear_attention(q.relu() + 0.25, k.relu() + 0.25, v)
         out.square().sum().backward()

@@ -1,0 +1,79 @@
+"""When the fused operators of `lvt_ff.ops` stand for modules, and what they are told of them.
+
+A module whose call somebody watches or has replaced (hooks, adapters, offloading, quantisation) is
+called; then, and for what the operators do not cover, the modules run as they are written.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from lvt_ff.layers.fixation import FeatureFixation, NoFixation
+from lvt_ff.layers.shift import SpatialShift, TemporalShift
+from lvt_ff.ops import AttentionSpec
+
+if TYPE_CHECKING:
+    from lvt_ff.layers.attention import Attention
+
+__all__ = ["attention_spec", "gate_parameters", "is_plain"]
+
+
+def is_plain(module: nn.Module, kind: type[nn.Module] | None = None) -> bool:
+    """Whether to call a module is no more than to compute what its class says.
+
+    Args:
+        module: may be watched by hooks, or be wrapped.
+        kind: class that it must be of, none derived from it; None is any.
+    """
+    if kind is not None and type(module) is not kind:
+        return False
+    hooks = (
+        module._forward_hooks,
+        module._forward_pre_hooks,
+        module._backward_hooks,
+        module._backward_pre_hooks,
+    )
+    # accelerate replaces the method of an instance.
+    return not any(hooks) and "forward" not in module.__dict__
+
+
+def _shift_fields(shift: nn.Module) -> dict[str, Any] | None:
+    """The fields of `AttentionSpec` that say what a shift does; None for a module unknown here."""
+    fields: dict[str, Any] = {}
+    parts = list(shift) if isinstance(shift, nn.Sequential) else [shift]
+    for part in parts:
+        if type(part) is SpatialShift:
+            fields["spatial_offsets"] = tuple(step for offset in part.offsets for step in offset)
+            fields["spatial_fold"], fields["zero_groups"] = part.fold, part.zero_groups
+        elif type(part) is TemporalShift:
+            fields["temporal_fold"], fields["segment"] = part.fold, part.segment
+        elif type(part) is not nn.Identity:
+            return None
+    return fields
+
+
+def attention_spec(attention: "Attention", grid: tuple[int, int]) -> AttentionSpec | None:
+    """What the fused operators are told of an attention; None where they do not cover it."""
+    kernel, fixation = attention.kernel, attention.fixation
+    shift = _shift_fields(attention.shift)
+    plain_gate = type(fixation) is FeatureFixation and fixation.is_one_linear_layer
+    known_gate = plain_gate or type(fixation) is NoFixation
+    if kernel.fused is None or attention.fix_first or not known_gate or shift is None:
+        return None
+    return AttentionSpec(
+        sequences=attention.sequences.name,
+        grid=tuple(grid),
+        num_heads=attention.head_split[0],
+        feature_map=kernel.fused,
+        offset=kernel.offset,
+        eps=kernel.eps,
+        clamp=kernel.clamp,
+        **shift,
+    )
+
+
+def gate_parameters(fixation: nn.Module) -> tuple[Tensor | None, Tensor | None]:
+    """Weight and bias of a fixation's gate; None and None where it has none."""
+    if type(fixation) is NoFixation:
+        return None, None
+    return fixation.gate.weight, fixation.gate.bias

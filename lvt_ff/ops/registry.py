@@ -1,0 +1,64 @@
+"""Operators with an implementation for each device, which torch sees as one opaque node."""
+
+import functools
+import importlib.util
+import os
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from timm.layers import is_exportable
+from torch import Tensor
+from torch.library import CustomOpDef, custom_op
+
+__all__ = ["may_fuse", "operator"]
+
+# Triton's interpreter runs its kernels on a processor.
+_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+_TRITON_DTYPES = frozenset({torch.float32, torch.bfloat16, torch.float16})
+
+
+@functools.cache
+def _has_triton() -> bool:
+    return importlib.util.find_spec("triton") is not None
+
+
+def operator(
+    schema: str,
+    cpu: Callable[..., Any],
+    triton: Callable[..., Any],
+    fake: Callable[..., Any],
+) -> CustomOpDef:
+    """An operator of the namespace `lvt_ff`.
+
+    Args:
+        schema: name, arguments and results, in torch's language of schemas.
+        cpu: runs it on a processor.
+        triton: runs it on a GPU, and on a processor where `TRITON_INTERPRET=1`.
+        fake: gives empty results, for tracing.
+    """
+    name, signature = schema.split("(", 1)
+    on_cpu = triton if _INTERPRETED else cpu
+    made = custom_op(
+        f"lvt_ff::{name}", on_cpu, mutates_args=(), device_types="cpu", schema=f"({signature}"
+    )
+    made.register_kernel("cuda")(triton)
+    made.register_fake(fake)
+    return made
+
+
+def _is_traced_for_export() -> bool:
+    return is_exportable() or torch.jit.is_tracing() or torch.compiler.is_exporting()
+
+
+def may_fuse(x: Tensor) -> bool:
+    """Whether the operators here can work on a tensor, or else the modules' own torch must.
+
+    What is exported must run without this package; other tensors than torch's own (of tensor
+    parallelism, for instance) have operators of their own.
+    """
+    if type(x) is not Tensor or _is_traced_for_export():
+        return False
+    if x.device.type == "cuda":
+        return _has_triton() and x.dtype in _TRITON_DTYPES
+    return x.device.type == "cpu"
