@@ -13,7 +13,7 @@ from lvt_ff.layers.fused import is_plain
 from lvt_ff.layers.mlp import DepthwiseConv, VideoMlp
 from lvt_ff.layers.sequences import ATTN_PATTERNS
 from lvt_ff.layers.shift import SpatialShift, make_shift
-from lvt_ff.ops import add_norm, may_fuse
+from lvt_ff.ops import add, add_norm, may_fuse
 
 __all__ = ["VideoBlock"]
 
@@ -94,31 +94,39 @@ class VideoBlock(nn.Module):
         self.drop_path = DropPath(drop_path_rate) if drop_path_rate else nn.Identity()
         self.use_fused = bool(use_fused_attn())
 
-    def branches(self) -> list[tuple[nn.Module, nn.Module]]:
-        """Norm and body of the residual branches, in order."""
-        attentions = [(self.norm1, self.attn)]
+    def branches(self) -> list[tuple[nn.Module, nn.Module, nn.Module | None]]:
+        """Norm, body and the body's last layer of the residual branches, in order."""
+        branches = [(self.norm1, self.attn, self.attn.proj)]
         if self.temporal_attn is not None:
-            place = 1 if self.space_first else 0
-            attentions.insert(place, (self.temporal_norm1, self.temporal_attn))
-        local = [] if self.local is None else [(self.local_norm, self.local)]
-        return [*attentions, *local, (self.norm2, self.mlp)]
+            over_time = (self.temporal_norm1, self.temporal_attn, self.temporal_attn.proj)
+            branches.insert(1 if self.space_first else 0, over_time)
+        if self.local is not None:
+            branches.append((self.local_norm, self.local, None))
+        return [*branches, (self.norm2, self.mlp, self.mlp.fc2)]
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, N, D) to (B, T, N, D)."""
-        y = None
-        for norm, branch in self.branches():
-            x, normed = self.add_and_norm(x, y, norm)
+        y, only_here = None, False
+        for norm, branch, last in self.branches():
+            x, normed = self.add_and_norm(x, y, norm, only_here)
             y = self.drop_path(branch(normed))
-        return x + y
+            only_here = self.is_seen_nowhere_else(branch, last)
+        return add(x, y, only_here and self.use_fused and may_fuse(x))
 
-    def add_and_norm(self, x: Tensor, y: Tensor | None, norm: nn.Module) -> tuple[Tensor, Tensor]:
-        """`x + y` and its norm, (B, T, N, D) each."""
+    def add_and_norm(
+        self, x: Tensor, y: Tensor | None, norm: nn.Module, only_here: bool
+    ) -> tuple[Tensor, Tensor]:
+        """`x + y` and its norm, (B, T, N, D) each; `y` may be overwritten if it is only here."""
         if y is None:
             return x, norm(x)
         if self.use_fused and may_fuse(x) and may_fuse(y) and is_plain(norm, nn.LayerNorm):
-            return add_norm(x, y, norm.weight, norm.bias, norm.eps)
+            return add_norm(x, y, norm.weight, norm.bias, norm.eps, only_here)
         x = x + y
         return x, norm(x)
+
+    def is_seen_nowhere_else(self, branch: nn.Module, last: nn.Module | None) -> bool:
+        """Whether no hook can have kept what a branch gave, and it is not the branch's input."""
+        return is_plain(last, nn.Linear) and is_plain(branch) and is_plain(self.drop_path)
 
     def set_size(self, num_frames: int, grid: tuple[int, int]) -> None:
         """Serve clips of another size from now on; the model resamples what is tied to it."""

@@ -55,8 +55,8 @@ class VideoMlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, N, D) to (B, T, N, D)."""
-        x = self.fc1(x)
-        if self.may_fuse(x):
-            conv, only_here = self.dwconv, is_plain(self.fc1, nn.Linear)
-            return self.fc2(dwconv_gelu(x, conv.weight, conv.bias, conv.grid, only_here))
-        return self.fc2(self.act(self.dwconv(x)))
+        if not self.may_fuse(x):
+            return self.fc2(self.act(self.dwconv(self.fc1(x))))
+        conv, only_here = self.dwconv, is_plain(self.fc1, nn.Linear)
+        x = dwconv_gelu(self.fc1(x), conv.weight, conv.bias, conv.grid, overwrite=only_here)
+        return self.fc2(x)

@@ -1,6 +1,6 @@
 """Functions on tensors, without parameters."""
 
-from lvt_ff.ops.add_norm import add_norm
+from lvt_ff.ops.add_norm import add, add_norm
 from lvt_ff.ops.attention import attention, gated_heads
 from lvt_ff.ops.attention_spec import FEATURE_MAPS, AttentionSpec
 from lvt_ff.ops.dwconv import dwconv_gelu
@@ -11,6 +11,7 @@ from lvt_ff.ops.registry import may_fuse
 __all__ = [
     "FEATURE_MAPS",
     "AttentionSpec",
+    "add",
     "add_norm",
     "attention",
     "autocast_off",

@@ -3,11 +3,12 @@
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from lvt_ff.ops.registry import operator
+from lvt_ff.ops.registry import may_overwrite, operator
 
-__all__ = ["add_norm"]
+__all__ = ["add", "add_norm"]
 
 _LAYER = "Tensor weight, Tensor bias, float eps"
 
@@ -79,7 +80,7 @@ _forward.register_autograd(_gradients, setup_context=_keep)
 
 
 def add_norm(
-    x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, eps: float
+    x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, eps: float, overwrite: bool = False
 ) -> tuple[Tensor, Tensor]:
     """`x + y` and its LayerNorm over the last axis.
 
@@ -89,6 +90,7 @@ def add_norm(
         weight: (D,).
         bias: (D,).
         eps: added to the variance.
+        overwrite: `y` is not needed again: without gradients its memory may take the sum.
 
     Returns:
         The sum, and it normed; that in autocast's dtype where autocast is on, which the linear
@@ -97,4 +99,14 @@ def add_norm(
     dtype = torch.promote_types(x.dtype, y.dtype)
     if torch.is_autocast_enabled(x.device.type):
         dtype = torch.get_autocast_dtype(x.device.type)
+    if overwrite and may_overwrite(x, y, weight, bias):
+        total = add(x, y, overwrite)
+        return total, F.layer_norm(total, weight.shape, weight, bias, eps)
     return _forward(x, y, weight, bias, eps, dtype)
+
+
+def add(x: Tensor, y: Tensor, overwrite: bool = False) -> Tensor:
+    """`x + y`, in the memory of `y` where that is not needed again and there are no gradients."""
+    if overwrite and x.dtype == y.dtype and may_overwrite(x, y):
+        return y.add_(x)
+    return x + y

@@ -10,7 +10,7 @@ import torch
 
 __all__ = ["spans"]
 
-_BYTES_PER_THREAD = 2 * 2**20
+_BYTES_PER_THREAD = 4 * 2**20
 
 
 def spans(count: int, item_bytes: int) -> Iterator[slice]:

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from lvt_ff.ops import dwconv_cpu
-from lvt_ff.ops.registry import operator
+from lvt_ff.ops.registry import may_overwrite, operator
 
 __all__ = ["dwconv_gelu"]
 
@@ -47,13 +47,6 @@ def _gradients(ctx: Any, grad: Tensor) -> tuple:
 _forward.register_autograd(_gradients, setup_context=_keep)
 
 
-def _may_overwrite(*inputs: Tensor) -> bool:
-    """Nothing needs the input again: no gradient, and no compiler that orders operations anew."""
-    if torch.compiler.is_compiling() or inputs[0].device.type != "cpu":
-        return False
-    return not (torch.is_grad_enabled() and any(x.requires_grad for x in inputs))
-
-
 def dwconv_gelu(
     x: Tensor, weight: Tensor, bias: Tensor, grid: tuple[int, int], overwrite: bool = False
 ) -> Tensor:
@@ -69,7 +62,7 @@ def dwconv_gelu(
     Returns:
         (B, T, N, C) in the dtype of `x`; computed in float32 (or float64).
     """
-    if overwrite and _may_overwrite(x, weight, bias):
+    if overwrite and may_overwrite(x, weight, bias):
         return dwconv_cpu.dwconv_gelu(x, weight, bias, grid, out=x)
     return _forward(x, weight, bias, grid)
 

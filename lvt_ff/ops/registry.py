@@ -11,7 +11,7 @@ from timm.layers import is_exportable
 from torch import Tensor
 from torch.library import CustomOpDef, custom_op
 
-__all__ = ["may_fuse", "operator"]
+__all__ = ["may_fuse", "may_overwrite", "operator"]
 
 # Triton's interpreter runs its kernels on a processor.
 _INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -62,3 +62,14 @@ def may_fuse(x: Tensor) -> bool:
     if x.device.type == "cuda":
         return _has_triton() and x.dtype in _TRITON_DTYPES
     return x.device.type == "cpu"
+
+
+def may_overwrite(*inputs: Tensor) -> bool:
+    """Whether a processor may put a result in the memory of an input that is not needed again.
+
+    New memory costs more time than to fill it. With gradients inputs are needed again, and a
+    compiler orders operations anew.
+    """
+    if torch.compiler.is_compiling() or inputs[0].device.type != "cpu":
+        return False
+    return not (torch.is_grad_enabled() and any(x.requires_grad for x in inputs))
