@@ -5,6 +5,7 @@ from pathlib import Path
 
 import matplotlib
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 
 from lvt_ff.benchmarking.parts import PARTS
 from lvt_ff.utils.plots import PLAIN_TEXT, save_figure
@@ -98,17 +99,26 @@ def sizes_picture(
             axis.plot(xs, ys, "o-", markersize=4, label=first["name"])
     for axis, name in zip(axes, ("clips/s", "peak memory (GB)"), strict=True):
         axis.set_yscale("log")
+        _plain_ticks(axis.yaxis)
         axis.set_ylabel(name)
         axis.grid(alpha=0.3)
         if by_tokens:
             axis.set_xscale("log")
+            _plain_ticks(axis.xaxis)
             axis.set_xlabel("tokens of a clip")
         else:
             axis.set_xticks(places, labels, rotation=60, fontsize=8)
             axis.set_xlabel("frames × pixels")
     for tokens in crossing_tokens or ():
         axes[0].axvline(tokens, color="tab:gray", linestyle=":")
-    axes[0].legend(fontsize=8)
+    handles, names = axes[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="lower center", ncols=3, fontsize=8, frameon=False)
     figure.suptitle(title, fontsize=10)
-    figure.tight_layout()
+    figure.tight_layout(rect=(0, 0.08, 1, 1))
     save_figure(figure, file)
+
+
+def _plain_ticks(axis) -> None:
+    """Numbers of a logarithmic axis without formulas, which plain text cannot show."""
+    axis.set_major_formatter(LogFormatter())
+    axis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))

@@ -59,8 +59,11 @@ PARTS: dict[str, tuple[str, ...]] = {
         "aten::transpose",
     ),
     "elementwise": ("aten::",),
+    # What torch.compile made of several of these.
+    "compiled": ("Torch-Compiled Region", "## Call CompiledFxGraph", "triton_"),
 }
-_MINOR = ("copies and layout", "elementwise")
+# Parts that count only where no other one calls or is called.
+_MINOR = ("copies and layout", "elementwise", "compiled")
 _STEPS = 3
 
 
