@@ -24,6 +24,9 @@ GROUPS: dict[str, dict[str, Command]] = {
         "demo": Command("lvt_ff.demo", "demo", "train and try a small model, in 4 minutes"),
         "models": Command("lvt_ff.profiling", "models", "list the variants with size and cost"),
         "kernels": Command("lvt_ff.profiling", "kernels", "list the attention kernels with cost"),
+        "benchmark": Command(
+            "lvt_ff.benchmarking.benchmark", "benchmark", "measure speed and memory of models"
+        ),
     },
     "train a model": {
         "finetune": Command("lvt_ff.training.finetune", "finetune", "train on your own videos"),

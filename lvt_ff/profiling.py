@@ -2,6 +2,7 @@
 
 import inspect
 import json
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
@@ -17,7 +18,15 @@ from lvt_ff.timm_models import SOURCES
 from lvt_ff.utils.command_line import command
 from lvt_ff.variants import VARIANTS
 
-__all__ = ["count_macs", "count_parameters", "kernel_rows", "kernels", "models", "peak_memory"]
+__all__ = [
+    "count_macs",
+    "count_parameters",
+    "kernel_rows",
+    "kernels",
+    "models",
+    "peak_bytes",
+    "peak_memory",
+]
 
 
 def count_parameters(model: torch.nn.Module) -> int:
@@ -118,10 +127,32 @@ def peak_memory(kernel: str, length: int, head_dim: int = 64, training: bool = F
     module = build_kernel(kernel, shape, {}).apply(init_weights).train(training)
     q, k, v = (torch.randn(1, 1, length, head_dim, requires_grad=training) for _ in "qkv")
     x = torch.randn(1, length, head_dim)
-    with torch.set_grad_enabled(training), profile(profile_memory=True) as profiler:
-        out = module.aggregate(*module.feature_map(q, k), v, x)
-        if training:
-            out.sum().backward()
+
+    def call() -> None:
+        with torch.set_grad_enabled(training):
+            out = module.aggregate(*module.feature_map(q, k), v, x)
+            if training:
+                out.sum().backward()
+
+    return peak_bytes(call, torch.device("cpu"))
+
+
+def peak_bytes(call: Callable[[], object], device: torch.device) -> int:
+    """Bytes that a call has in memory at most, beside what is there before it.
+
+    Args:
+        call: what is run once; nothing else may run on the device.
+        device: whose memory is counted, by torch's allocator.
+    """
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        call()
+        torch.cuda.synchronize(device)
+        return torch.cuda.max_memory_allocated(device) - before
+    with profile(profile_memory=True) as profiler:
+        call()
     with TemporaryDirectory() as folder:
         trace = Path(folder) / "trace.json"
         profiler.export_chrome_trace(str(trace))

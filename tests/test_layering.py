@@ -24,7 +24,7 @@ LEVELS = [
     {"timm_models"},
     {"hf", "profiling"},
     {"hub"},
-    {"inference", "training", "convert"},
+    {"inference", "training", "convert", "benchmarking"},
     {"explain", "ablation"},
     {"app", "demo"},
     {"cli"},

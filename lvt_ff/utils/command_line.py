@@ -15,7 +15,7 @@ from transformers.utils.logging import disable_progress_bar
 from lvt_ff.utils.errors import Failure, UsageError, VideoReadError, one_line
 from lvt_ff.utils.option_parser import checked_options, command_parser, parse_command
 
-__all__ = ["command", "execute", "run"]
+__all__ = ["command", "execute", "is_out_of_memory", "run"]
 
 # What takes less memory, by the option that it needs.
 _SMALLER = {
@@ -108,11 +108,17 @@ def execute(function: Callable, options: dict[str, Any], prog: str) -> int:
     return 0
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether memory of the machine, or of its GPU, did not suffice."""
+    kinds = (MemoryError, torch.OutOfMemoryError)
+    return isinstance(error, kinds) or "DefaultCPUAllocator" in str(error)
+
+
 def _shortage(error: Exception, options: Iterable[str]) -> str | None:
     """What was short of memory, and which of a command's options take less; None for a bug."""
     if isinstance(error, torch.OutOfMemoryError):
         what, wanted = "out of GPU memory", (*_SMALLER, *_OFF_THE_GPU)
-    elif isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error):
+    elif is_out_of_memory(error):
         what, wanted = "out of memory", (*_SMALLER, *_SMALLER_CLIPS)
     elif "DataLoader worker" in str(error):
         what, wanted = "a process that reads videos was ended, perhaps for want of memory", _WORKERS
