@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from lvt_ff.ops import dwconv_cpu
+from lvt_ff.ops.precision import autocast_off
 from lvt_ff.ops.registry import may_overwrite, operator
 
 __all__ = ["dwconv_gelu"]
@@ -63,7 +64,8 @@ def dwconv_gelu(
         (B, T, N, C) in the dtype of `x`; computed in float32 (or float64).
     """
     if overwrite and may_overwrite(x, weight, bias):
-        return dwconv_cpu.dwconv_gelu(x, weight, bias, grid, out=x)
+        with autocast_off("cpu"):
+            return dwconv_cpu.dwconv_gelu(x, weight, bias, grid, out=x)
     return _forward(x, weight, bias, grid)
 
 

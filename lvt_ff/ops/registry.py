@@ -11,6 +11,8 @@ from timm.layers import is_exportable
 from torch import Tensor
 from torch.library import CustomOpDef, custom_op
 
+from lvt_ff.ops.precision import autocast_off
+
 __all__ = ["may_fuse", "may_overwrite", "operator"]
 
 # Triton's interpreter runs its kernels on a processor.
@@ -21,6 +23,17 @@ _TRITON_DTYPES = frozenset({torch.float32, torch.bfloat16, torch.float16})
 @functools.cache
 def _has_triton() -> bool:
     return importlib.util.find_spec("triton") is not None
+
+
+def _without_autocast(function: Callable[..., Any], device_type: str) -> Callable[..., Any]:
+    """Autocast would lower the precision of what an implementation is made of, sums included."""
+
+    @functools.wraps(function)
+    def run(*args: Any) -> Any:
+        with autocast_off(device_type):
+            return function(*args)
+
+    return run
 
 
 def operator(
@@ -38,11 +51,11 @@ def operator(
         fake: gives empty results, for tracing.
     """
     name, signature = schema.split("(", 1)
-    on_cpu = triton if _INTERPRETED else cpu
+    on_cpu = _without_autocast(triton if _INTERPRETED else cpu, "cpu")
     made = custom_op(
         f"lvt_ff::{name}", on_cpu, mutates_args=(), device_types="cpu", schema=f"({signature}"
     )
-    made.register_kernel("cuda")(triton)
+    made.register_kernel("cuda")(_without_autocast(triton, "cuda"))
     made.register_fake(fake)
     return made
 

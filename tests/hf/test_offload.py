@@ -32,6 +32,11 @@ def hand_made_map(model):
     return places | {"model.blocks.0": "cpu", "model.blocks.1": "disk"}
 
 
+def assert_close(got, expected, name=None):
+    """Equal but for rounding: modules with hooks run as they are written, not fused."""
+    torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5, msg=name)
+
+
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_offloaded_models_give_the_same(options, clip, tmp_path):
     expected = built(options)(clip, output_hidden_states=True)
@@ -47,9 +52,9 @@ def test_offloaded_models_give_the_same(options, clip, tmp_path):
     for name, other in offloaded.items():
         for with_states in (False, True):
             found = other(clip, output_hidden_states=with_states)
-            assert torch.equal(found.logits, expected.logits), name
+            assert_close(found.logits, expected.logits, name)
         for ours, theirs in zip(found.hidden_states, expected.hidden_states, strict=True):
-            assert torch.equal(ours, theirs), name
+            assert_close(ours, theirs, name)
 
 
 @pytest.mark.parametrize("kernel", ["relu", "linformer"])
@@ -61,8 +66,8 @@ def test_offloaded_backbone_gives_the_same(kernel, clip, tmp_path):
         disk_offload(built(options, LVTFFModel), str(tmp_path), execution_device="cpu"),
     ):
         found = other(clip, output_hidden_states=True)
-        assert torch.equal(found.last_hidden_state, expected.last_hidden_state)
-        assert torch.equal(found.pooler_output, expected.pooler_output)
+        assert_close(found.last_hidden_state, expected.last_hidden_state)
+        assert_close(found.pooler_output, expected.pooler_output)
         assert len(found.hidden_states) == 3
 
 
@@ -73,7 +78,7 @@ def test_folder_loads_onto_a_hand_made_map(clip, tmp_path):
     loaded = LVTFFForVideoClassification.from_pretrained(
         tmp_path / "model", device_map=hand_made_map(model), offload_folder=str(tmp_path / "disk")
     )
-    assert torch.equal(loaded.eval()(clip).logits, expected)
+    assert_close(loaded.eval()(clip).logits, expected)
 
 
 def test_offloaded_models_are_saved_whole(clip, tmp_path):

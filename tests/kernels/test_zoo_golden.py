@@ -288,9 +288,11 @@ def test_association_and_fixation_around_other_kernels():
                 layer.kernel.aggregate = lambda q, k, v, x, f=features, a=aggregate: a(*f(q, k), v)
             layer.to(dtype).eval()
             layer.qkv, layer.proj = Given(tensors), nn.Identity()
-            with torch.no_grad():
-                out = layer(torch.zeros(1, 4, 9, 64, dtype=dtype))
-            assert_near(out.double(), tensors[name].flatten(2, 3), tolerance)
+            for fused in (True, False):
+                layer.kernel.use_fused = fused
+                with torch.no_grad():
+                    out = layer(torch.zeros(1, 4, 9, 64, dtype=dtype))
+                assert_near(out.double(), tensors[name].flatten(2, 3), tolerance)
 
 
 @pytest.mark.parametrize("case", ["dead_q", "dead_k", "dead_qk", "big", "tiny"])

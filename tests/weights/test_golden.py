@@ -27,11 +27,13 @@ def converted(config, tensors):
 
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-10), (torch.float32, 1e-5)])
 @pytest.mark.parametrize("name", FILES)
-def test_authors_outputs_are_reproduced(name, dtype, tolerance):
+@pytest.mark.parametrize("fused", [True, False])
+def test_authors_outputs_are_reproduced(name, dtype, tolerance, fused):
     config, tensors = load_model_run(name)
     weights, keywords, _ = converted(config, tensors)
     model = LinearVideoTransformer(**keywords, img_size=config["img_size"]).to(dtype).eval()
     model.load_state_dict(weights)
+    model.set_fused_attn(fused)
     clips = tensors["input"].transpose(1, 2).to(dtype)  # ours is (B, T, C, H, W)
     with torch.no_grad():
         logits = model(clips)
