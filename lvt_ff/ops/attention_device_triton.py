@@ -1,0 +1,350 @@
+"""What the attention kernels share: where tokens lie, what they read, features and the gate.
+
+Tiles are (rows, EP): tokens of one head, whose E channels are padded to a power of two, EP.
+Positions are (rows, 1) or (1, 1), what depends on channels is (1, EP).
+Source: arXiv 2210.08164, Sec. 4.
+"""
+
+import triton
+import triton.language as tl
+
+from lvt_ff.ops.triton_device import in_range, narrow, product, sigmoid
+
+__all__ = [
+    "divisor",
+    "features",
+    "gate_biases",
+    "gate_weights",
+    "home",
+    "keeps_own",
+    "load_shifted",
+    "offsets",
+    "place",
+    "ratios",
+    "segment",
+    "store_gradients",
+    "temporal_step",
+]
+
+
+@triton.jit
+def place(sequence, i, T, N, SEQUENCES: tl.constexpr):
+    """Clip, frame and token of the frame at position i of a sequence."""
+    if SEQUENCES == "time":
+        return sequence // N, i, sequence % N
+    elif SEQUENCES == "space":
+        return sequence // T, sequence % T, i
+    else:
+        return sequence, i // N, i % N
+
+
+@triton.jit
+def offsets(
+    cols, OFFSETS: tl.constexpr, GROUPS: tl.constexpr, FOLD: tl.constexpr, ALIGN: tl.constexpr
+):
+    """Rows and columns from a token to the one that a channel reads."""
+    group = tl.minimum(cols // FOLD, GROUPS)  # (1, EP)
+    dy, dx = 0 * cols, 0 * cols
+    for g in tl.static_range(GROUPS):
+        dy = tl.where(group == g, ((OFFSETS >> (32 * g)) & 0xFFFF) - 0x8000, dy)
+        dx = tl.where(group == g, ((OFFSETS >> (32 * g + 16)) & 0xFFFF) - 0x8000, dx)
+    return tl.max_constancy(dy, [1, ALIGN]), tl.max_constancy(dx, [1, ALIGN])
+
+
+@triton.jit
+def keeps_own(
+    cols, GROUPS: tl.constexpr, FOLD: tl.constexpr, ZERO_GROUPS: tl.constexpr, ALIGN: tl.constexpr
+):
+    """Whether a channel keeps its own value where it would read one outside of the frame."""
+    group = tl.minimum(cols // FOLD, GROUPS)
+    return tl.max_constancy((group >= ZERO_GROUPS).to(tl.int32), [1, ALIGN]) > 0
+
+
+@triton.jit
+def temporal_step(cols, FOLD: tl.constexpr, ALIGN: tl.constexpr):
+    """Frames from a token's to the one that a channel reads."""
+    step = tl.where(cols < FOLD, 1, tl.where(cols < 2 * FOLD, -1, 0))
+    return tl.max_constancy(step, [1, ALIGN])
+
+
+@triton.jit
+def segment(t, T, SEGMENT: tl.constexpr):
+    """First frame of those that exchange channels with a frame, and the one behind the last."""
+    first, last = 0 * t, 0 * t + T
+    if SEGMENT > 0:
+        first = t - t % SEGMENT
+        last = tl.minimum(first + SEGMENT, T)
+    return first, last
+
+
+@triton.jit
+def home(
+    clip,
+    t,
+    n,
+    cols,
+    T,
+    N,
+    H,
+    W,
+    OFFSETS: tl.constexpr,
+    GROUPS: tl.constexpr,
+    SPATIAL_FOLD: tl.constexpr,
+    ZERO_GROUPS: tl.constexpr,
+    TEMPORAL_FOLD: tl.constexpr,
+    SEGMENT: tl.constexpr,
+    ALIGN: tl.constexpr,
+):
+    """Row of tokens that keys and values of each token and channel come from, and where not 0.
+
+    Frames wrap around: what no frame reads is then the place where one reads 0, and each place
+    stands once among the rows.
+    """
+    present = cols >= 0  # (1, EP)
+    frame, token = t, n
+    if TEMPORAL_FOLD > 0:
+        frame = t + temporal_step(cols, TEMPORAL_FOLD, ALIGN)
+        first, last = segment(t, T, SEGMENT)
+        present = (frame >= first) & (frame < last)
+        frame = tl.where(frame >= last, first, tl.where(frame < first, last - 1, frame))
+    if GROUPS > 0:
+        dy, dx = offsets(cols, OFFSETS, GROUPS, SPATIAL_FOLD, ALIGN)
+        y, x = n // W + dy, n % W + dx  # (rows, EP)
+        inside = (y >= 0) & (y < H) & (x >= 0) & (x < W)
+        token = tl.where(inside, y * W + x, n)
+        keeps = keeps_own(cols, GROUPS, SPATIAL_FOLD, ZERO_GROUPS, ALIGN)
+        present = present & (inside | keeps)
+    return (clip.to(tl.int64) * T + frame) * N + token, present
+
+
+@triton.jit
+def load_shifted(QKV, own, source, present, cols, real, D: tl.constexpr):
+    """Queries (rows, EP) of the own rows, keys and values of the source rows."""
+    q = tl.load(QKV + own * (3 * D) + cols, mask=real, other=0.0)
+    pointers = QKV + source * (3 * D) + cols
+    k = tl.load(pointers + D, mask=real & present, other=0.0)
+    v = tl.load(pointers + 2 * D, mask=real & present, other=0.0)
+    return q, k, v
+
+
+@triton.jit
+def features(x, offset, real, FEATURE: tl.constexpr):
+    """Features of queries or keys, in float32; 0 where no token or channel is."""
+    x = x.to(tl.float32)
+    if FEATURE == "relu":
+        x = tl.where(x <= 0, 0.0, x)  # not maximum, which loses NaN
+    elif FEATURE == "elu1":
+        x = tl.where(x > 0, x + 1.0, tl.exp(x))
+    elif FEATURE == "sigmoid":
+        x = sigmoid(x)
+    return tl.where(real, x + offset, 0.0)
+
+
+@triton.jit
+def _slope(x, FEATURE: tl.constexpr):
+    """Derivative of the feature map."""
+    x = x.to(tl.float32)
+    if FEATURE == "relu":
+        return tl.where(x > 0, 1.0, 0.0)
+    elif FEATURE == "elu1":
+        return tl.where(x > 0, 1.0, tl.exp(x))
+    elif FEATURE == "sigmoid":
+        return sigmoid(x) * sigmoid(-x)
+    else:
+        return tl.full(x.shape, 1.0, tl.float32)
+
+
+@triton.jit
+def divisor(norm, eps, CLAMP: tl.constexpr):
+    """1 / (norm + eps), or 1 / max(norm, eps); 0 where a query meets no key."""
+    below = tl.maximum(norm, eps) if CLAMP else norm + eps
+    return tl.where(norm == 0, 0.0, 1.0 / below)
+
+
+@triton.jit
+def _gate_tile(WEIGHT, ratio, part, E: tl.constexpr, EP: tl.constexpr, NUM_INPUTS: tl.constexpr):
+    """Weights (EP in, EP out) of a ratio from one of its inputs."""
+    e = tl.arange(0, EP)
+    to, of = e[None, :], e[:, None]
+    pointers = WEIGHT + (ratio * E + to) * (NUM_INPUTS * E) + part * E + of
+    return tl.load(pointers, mask=(to < E) & (of < E), other=0.0)
+
+
+@triton.jit
+def _gate_tiles(
+    WEIGHT, E: tl.constexpr, EP: tl.constexpr, NUM_INPUTS: tl.constexpr, NUM_RATIOS: tl.constexpr
+):
+    """See `gate_weights`."""
+    of_q = _gate_tile(WEIGHT, 0, 0, E, EP, NUM_INPUTS)
+    of_k = _gate_tile(WEIGHT, 0, 1, E, EP, NUM_INPUTS)
+    of_v = of_k
+    if NUM_INPUTS == 3:
+        of_v = _gate_tile(WEIGHT, 0, 2, E, EP, NUM_INPUTS)
+    last_of_q, last_of_k, last_of_v = of_q, of_k, of_v
+    if NUM_RATIOS == 2:
+        last_of_q = _gate_tile(WEIGHT, 1, 0, E, EP, NUM_INPUTS)
+        last_of_k = _gate_tile(WEIGHT, 1, 1, E, EP, NUM_INPUTS)
+        if NUM_INPUTS == 3:
+            last_of_v = _gate_tile(WEIGHT, 1, 2, E, EP, NUM_INPUTS)
+    return of_q, of_k, of_v, last_of_q, last_of_k, last_of_v
+
+
+@triton.jit
+def gate_weights(
+    WEIGHT, E: tl.constexpr, EP: tl.constexpr, NUM_INPUTS: tl.constexpr, NUM_RATIOS: tl.constexpr
+):
+    """Weights of the first ratio from q, k, v, then of the last; those not there are repeats."""
+    if NUM_INPUTS == 0:
+        return 0
+    else:
+        return _gate_tiles(WEIGHT, E, EP, NUM_INPUTS, NUM_RATIOS)
+
+
+@triton.jit
+def gate_biases(BIAS, E: tl.constexpr, EP: tl.constexpr, NUM_RATIOS: tl.constexpr):
+    """Biases (1, EP) of the first and the last ratio; numbers that nothing uses without a gate."""
+    e = tl.arange(0, EP)[None, :]
+    first = tl.load(BIAS + e, mask=(e < E) & (NUM_RATIOS > 0), other=0.0).to(tl.float32)
+    last = first
+    if NUM_RATIOS == 2:
+        last = tl.load(BIAS + E + e, mask=e < E, other=0.0).to(tl.float32)
+    return first, last
+
+
+@triton.jit
+def _logits(q, k, v, of_q, of_k, of_v, bias, NUM_INPUTS: tl.constexpr):
+    """A ratio before its sigmoid; q and k are features in float32."""
+    out = product(q.to(v.dtype), of_q) + product(k.to(v.dtype), of_k) + bias
+    if NUM_INPUTS == 3:
+        out += product(v, of_v)
+    return out
+
+
+@triton.jit
+def _ratios(q, k, v, weights, biases, NUM_INPUTS: tl.constexpr, NUM_RATIOS: tl.constexpr):
+    """See `ratios`."""
+    logits = _logits(q, k, v, weights[0], weights[1], weights[2], biases[0], NUM_INPUTS)
+    first = sigmoid(logits)
+    last = first
+    if NUM_RATIOS == 2:
+        logits = _logits(q, k, v, weights[3], weights[4], weights[5], biases[1], NUM_INPUTS)
+        last = sigmoid(logits)
+    return first, last
+
+
+@triton.jit
+def ratios(q, k, v, weights, biases, NUM_INPUTS: tl.constexpr, NUM_RATIOS: tl.constexpr):
+    """γ of queries and of keys (rows, EP) from features and values, the same where shared."""
+    if NUM_INPUTS == 0:
+        return 1.0, 1.0
+    else:
+        return _ratios(q, k, v, weights, biases, NUM_INPUTS, NUM_RATIOS)
+
+
+@triton.jit
+def _through_logits(d_q, d_k, d_v, d_logits, of_q, of_k, of_v, NUM_INPUTS: tl.constexpr):
+    """Adds to gradients of a gate's inputs what comes from its logits."""
+    low, factor = narrow(d_logits, of_q.dtype)
+    d_q += product(low, tl.trans(of_q)) * factor
+    d_k += product(low, tl.trans(of_k)) * factor
+    if NUM_INPUTS == 3:
+        d_v += product(low, tl.trans(of_v)) * factor
+    return d_q, d_k, d_v
+
+
+@triton.jit
+def _gate_backward(
+    d_q,
+    d_k,
+    d_v,
+    qf,
+    kf,
+    fixed_by,
+    weights,
+    D_LOGITS,
+    at,
+    real,
+    E: tl.constexpr,
+    NUM_INPUTS: tl.constexpr,
+    NUM_RATIOS: tl.constexpr,
+):
+    """Gradients at fixed features to those at features; keeps the ones of logits for the gate."""
+    q_ratio, k_ratio = fixed_by
+    d_q_ratio, d_k_ratio = d_q * qf, d_k * kf
+    d_q, d_k = d_q * q_ratio, d_k * k_ratio
+    if NUM_RATIOS == 1:
+        d_first = (d_q_ratio + d_k_ratio) * q_ratio * (1.0 - q_ratio)
+    else:
+        d_first = d_q_ratio * q_ratio * (1.0 - q_ratio)
+    tl.store(D_LOGITS + at, d_first.to(D_LOGITS.dtype.element_ty), mask=real)
+    d_q, d_k, d_v = _through_logits(
+        d_q, d_k, d_v, d_first, weights[0], weights[1], weights[2], NUM_INPUTS
+    )
+    if NUM_RATIOS == 2:
+        d_last = d_k_ratio * k_ratio * (1.0 - k_ratio)
+        tl.store(D_LOGITS + at + E, d_last.to(D_LOGITS.dtype.element_ty), mask=real)
+        d_q, d_k, d_v = _through_logits(
+            d_q, d_k, d_v, d_last, weights[3], weights[4], weights[5], NUM_INPUTS
+        )
+    return d_q, d_k, d_v
+
+
+@triton.jit
+def store_gradients(
+    d_q,
+    d_k,
+    d_v,
+    q,
+    k,
+    qf,
+    kf,
+    fixed_by,
+    weights,
+    D_QKV,
+    D_KV,
+    D_LOGITS,
+    own,
+    source,
+    present,
+    head,
+    cols,
+    real,
+    D: tl.constexpr,
+    E: tl.constexpr,
+    FEATURE: tl.constexpr,
+    GROUPS: tl.constexpr,
+    NUM_INPUTS: tl.constexpr,
+    NUM_RATIOS: tl.constexpr,
+):
+    """From gradients at fixed features and at values to those of the packed tensor."""
+    if NUM_INPUTS > 0:
+        at = own * (D * NUM_RATIOS) + head * (E * (NUM_RATIOS - 1)) + cols
+        d_q, d_k, d_v = _gate_backward(
+            d_q,
+            d_k,
+            d_v,
+            qf,
+            kf,
+            fixed_by,
+            weights,
+            D_LOGITS,
+            at,
+            real,
+            E,
+            NUM_INPUTS,
+            NUM_RATIOS,
+        )
+    dtype = D_QKV.dtype.element_ty
+    d_q = in_range(d_q * _slope(q, FEATURE), dtype)
+    d_k = in_range(tl.where(present, d_k * _slope(k, FEATURE), 0.0), dtype)
+    d_v = in_range(tl.where(present, d_v, 0.0), dtype)
+    tl.store(D_QKV + own * (3 * D) + cols, d_q, mask=real)
+    if GROUPS > 0:
+        # A token may have two readers: these are at the reader, and `unshift` brings them home.
+        pointers = D_KV + own * (2 * D) + cols
+        tl.store(pointers, d_k, mask=real)
+        tl.store(pointers + D, d_v, mask=real)
+    else:
+        pointers = D_QKV + source * (3 * D) + cols + D
+        tl.store(pointers, d_k, mask=real)
+        tl.store(pointers + D, d_v, mask=real)
