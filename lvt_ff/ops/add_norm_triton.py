@@ -152,5 +152,5 @@ def add_norm_backward(
         ROWS=launch.rows,
         **launch.options,
     )
-    d_weight, d_bias = parts.sum(0)
-    return d_total, tensor_in_range(d_weight, weight.dtype), tensor_in_range(d_bias, bias.dtype)
+    d_weight = tensor_in_range(parts[:, 0].sum(0), weight.dtype)
+    return d_total, d_weight, tensor_in_range(parts[:, 1].sum(0), bias.dtype)

@@ -69,6 +69,7 @@ def short_backward(
     EP: tl.constexpr,
     NUM_INPUTS: tl.constexpr,
     NUM_RATIOS: tl.constexpr,
+    HOIST: tl.constexpr,
     ALIGN: tl.constexpr,
 ):
     """As many whole sequences of one head as fit into a tile."""
@@ -102,9 +103,9 @@ def short_backward(
     grad = tl.load(GRAD + own * D + cols, mask=real, other=0.0)
     dtype = QKV.dtype.element_ty
     qf, kf = features(q, offset, real, FEATURE), features(k, offset, real, FEATURE)
-    weights = gate_weights(WEIGHT, E, EP, NUM_INPUTS, NUM_RATIOS)
+    weights = gate_weights(WEIGHT, E, EP, NUM_INPUTS, NUM_RATIOS, HOIST)
     biases = gate_biases(BIAS, E, EP, NUM_RATIOS)
-    q_ratio, k_ratio = ratios(qf, kf, v, weights, biases, NUM_INPUTS, NUM_RATIOS)
+    q_ratio, k_ratio = ratios(qf, kf, v, weights, biases, E, EP, NUM_INPUTS, NUM_RATIOS, HOIST)
     q_low, k_low = (qf * q_ratio).to(dtype), (kf * k_ratio).to(dtype)
     same = (r // L)[:, None] == (r // L)[None, :]
     scores = tl.where(same, product(q_low, tl.trans(k_low)), 0.0)  # (ROWS, ROWS)
@@ -138,10 +139,12 @@ def short_backward(
         real,
         D,
         E,
+        EP,
         FEATURE,
         GROUPS,
         NUM_INPUTS,
         NUM_RATIOS,
+        HOIST,
     )
 
 
@@ -168,7 +171,6 @@ def long_backward(  # noqa: C901 (constants decide)
     FIRST: tl.constexpr,
     SECOND: tl.constexpr,
     THIRD: tl.constexpr,
-    HOIST: tl.constexpr,
     ROWS: tl.constexpr,
     SEQUENCES: tl.constexpr,
     FEATURE: tl.constexpr,
@@ -184,6 +186,7 @@ def long_backward(  # noqa: C901 (constants decide)
     EP: tl.constexpr,
     NUM_INPUTS: tl.constexpr,
     NUM_RATIOS: tl.constexpr,
+    HOIST: tl.constexpr,
     ALIGN: tl.constexpr,
 ):
     """A span of one sequence and head in three passes: sums, their gradients, all the others.
@@ -204,7 +207,7 @@ def long_backward(  # noqa: C901 (constants decide)
     row = E * E + e
     in_square = (tl.arange(0, EP)[:, None] < E) & in_head
     biases = gate_biases(BIAS, E, EP, NUM_RATIOS)
-    kept = gate_weights(WEIGHT, E, EP, NUM_INPUTS, NUM_RATIOS) if HOIST else 0
+    weights = gate_weights(WEIGHT, E, EP, NUM_INPUTS, NUM_RATIOS, HOIST)
 
     if FIRST:
         kv, k_sum = tl.zeros((EP, EP), tl.float32), tl.zeros((1, EP), tl.float32)
@@ -232,8 +235,9 @@ def long_backward(  # noqa: C901 (constants decide)
             q, k, v = load_shifted(QKV, own, source, present, cols, real, D)
             kf = features(k, offset, real, FEATURE)
             qf = features(q, offset, real, FEATURE)
-            weights = kept if HOIST else gate_weights(WEIGHT, E, EP, NUM_INPUTS, NUM_RATIOS)
-            q_ratio, k_ratio = ratios(qf, kf, v, weights, biases, NUM_INPUTS, NUM_RATIOS)
+            q_ratio, k_ratio = ratios(
+                qf, kf, v, weights, biases, E, EP, NUM_INPUTS, NUM_RATIOS, HOIST
+            )
             kf = kf * k_ratio
             k_low = kf.to(dtype)
             kv += product(tl.trans(k_low), v)
@@ -273,8 +277,9 @@ def long_backward(  # noqa: C901 (constants decide)
             grad = tl.load(GRAD + own * D + cols, mask=real, other=0.0).to(tl.float32)
             qf = features(q, offset, real, FEATURE)
             kf = features(k, offset, real, FEATURE)
-            weights = kept if HOIST else gate_weights(WEIGHT, E, EP, NUM_INPUTS, NUM_RATIOS)
-            q_ratio, k_ratio = ratios(qf, kf, v, weights, biases, NUM_INPUTS, NUM_RATIOS)
+            q_ratio, k_ratio = ratios(
+                qf, kf, v, weights, biases, E, EP, NUM_INPUTS, NUM_RATIOS, HOIST
+            )
             qf = qf * q_ratio
             q_low = qf.to(dtype)
             qf = q_low.to(tl.float32)
@@ -321,8 +326,9 @@ def long_backward(  # noqa: C901 (constants decide)
             )
             q, k, v = load_shifted(QKV, own, source, present, cols, real, D)
             qf, kf = features(q, offset, real, FEATURE), features(k, offset, real, FEATURE)
-            weights = kept if HOIST else gate_weights(WEIGHT, E, EP, NUM_INPUTS, NUM_RATIOS)
-            q_ratio, k_ratio = ratios(qf, kf, v, weights, biases, NUM_INPUTS, NUM_RATIOS)
+            q_ratio, k_ratio = ratios(
+                qf, kf, v, weights, biases, E, EP, NUM_INPUTS, NUM_RATIOS, HOIST
+            )
             d_q = tl.load(D_QKV + own * (3 * D) + cols, mask=real, other=0.0).to(tl.float32)
             d_k = product(v, tl.trans(d_kv_low)) * d_kv_factor + d_k_sum
             d_v = product((kf * k_ratio).to(dtype), d_kv_low) * d_kv_factor
@@ -347,10 +353,12 @@ def long_backward(  # noqa: C901 (constants decide)
                 real,
                 D,
                 E,
+                EP,
                 FEATURE,
                 GROUPS,
                 NUM_INPUTS,
                 NUM_RATIOS,
+                HOIST,
             )
 
 
@@ -384,6 +392,7 @@ def heads_backward(
     EP: tl.constexpr,
     NUM_INPUTS: tl.constexpr,
     NUM_RATIOS: tl.constexpr,
+    HOIST: tl.constexpr,
     ALIGN: tl.constexpr,
 ):
     """Some tokens of one head, in the order of the sequences."""
@@ -413,9 +422,9 @@ def heads_backward(
     )
     q, k, v = load_shifted(QKV, own, source, present, cols, real, D)
     qf, kf = features(q, offset, real, FEATURE), features(k, offset, real, FEATURE)
-    weights = gate_weights(WEIGHT, E, EP, NUM_INPUTS, NUM_RATIOS)
+    weights = gate_weights(WEIGHT, E, EP, NUM_INPUTS, NUM_RATIOS, HOIST)
     biases = gate_biases(BIAS, E, EP, NUM_RATIOS)
-    q_ratio, k_ratio = ratios(qf, kf, v, weights, biases, NUM_INPUTS, NUM_RATIOS)
+    q_ratio, k_ratio = ratios(qf, kf, v, weights, biases, E, EP, NUM_INPUTS, NUM_RATIOS, HOIST)
     grads = GRAD + ((sequence.to(tl.int64) * (D // E) + head) * L + i) * (3 * E) + e
     d_q = tl.load(grads, mask=real, other=0.0).to(tl.float32)
     d_k = tl.load(grads + E, mask=real, other=0.0).to(tl.float32)
@@ -441,10 +450,12 @@ def heads_backward(
         real,
         D,
         E,
+        EP,
         FEATURE,
         GROUPS,
         NUM_INPUTS,
         NUM_RATIOS,
+        HOIST,
     )
 
 
@@ -474,6 +485,7 @@ def gate_gradient(
     EP: tl.constexpr,
     NUM_INPUTS: tl.constexpr,
     NUM_RATIOS: tl.constexpr,
+    HOIST: tl.constexpr,
     ALIGN: tl.constexpr,
 ):
     """What a span of tokens adds, in one head, to a ratio's weights of one input, and to its bias.

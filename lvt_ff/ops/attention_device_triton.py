@@ -174,7 +174,7 @@ def _gate_tile(WEIGHT, ratio, part, E: tl.constexpr, EP: tl.constexpr, NUM_INPUT
 def _gate_tiles(
     WEIGHT, E: tl.constexpr, EP: tl.constexpr, NUM_INPUTS: tl.constexpr, NUM_RATIOS: tl.constexpr
 ):
-    """See `gate_weights`."""
+    """Weights of the first ratio from q, k, v, then of the last; those not there are repeats."""
     of_q = _gate_tile(WEIGHT, 0, 0, E, EP, NUM_INPUTS)
     of_k = _gate_tile(WEIGHT, 0, 1, E, EP, NUM_INPUTS)
     of_v = of_k
@@ -191,13 +191,18 @@ def _gate_tiles(
 
 @triton.jit
 def gate_weights(
-    WEIGHT, E: tl.constexpr, EP: tl.constexpr, NUM_INPUTS: tl.constexpr, NUM_RATIOS: tl.constexpr
+    WEIGHT,
+    E: tl.constexpr,
+    EP: tl.constexpr,
+    NUM_INPUTS: tl.constexpr,
+    NUM_RATIOS: tl.constexpr,
+    HOIST: tl.constexpr,
 ):
-    """Weights of the first ratio from q, k, v, then of the last; those not there are repeats."""
-    if NUM_INPUTS == 0:
-        return 0
-    else:
+    """The gate's weights, or where they are if they are too many to hold."""
+    if HOIST:
         return _gate_tiles(WEIGHT, E, EP, NUM_INPUTS, NUM_RATIOS)
+    else:
+        return WEIGHT
 
 
 @triton.jit
@@ -212,43 +217,85 @@ def gate_biases(BIAS, E: tl.constexpr, EP: tl.constexpr, NUM_RATIOS: tl.constexp
 
 
 @triton.jit
-def _logits(q, k, v, of_q, of_k, of_v, bias, NUM_INPUTS: tl.constexpr):
+def _logits(
+    q,
+    k,
+    v,
+    weights,
+    bias,
+    ratio: tl.constexpr,
+    E: tl.constexpr,
+    EP: tl.constexpr,
+    NUM_INPUTS: tl.constexpr,
+    HOIST: tl.constexpr,
+):
     """A ratio before its sigmoid; q and k are features in float32."""
-    out = product(q.to(v.dtype), of_q) + product(k.to(v.dtype), of_k) + bias
-    if NUM_INPUTS == 3:
-        out += product(v, of_v)
+    dtype = v.dtype
+    if HOIST:
+        out = product(q.to(dtype), weights[3 * ratio]) + bias
+        out += product(k.to(dtype), weights[3 * ratio + 1])
+        if NUM_INPUTS == 3:
+            out += product(v, weights[3 * ratio + 2])
+    else:
+        out = tl.zeros(q.shape, tl.float32) + bias
+        for part in range(NUM_INPUTS):  # not unrolled: one tile of weights at a time
+            x = tl.where(part == 0, q, tl.where(part == 1, k, v.to(tl.float32)))
+            out += product(x.to(dtype), _gate_tile(weights, ratio, part, E, EP, NUM_INPUTS))
     return out
 
 
 @triton.jit
-def _ratios(q, k, v, weights, biases, NUM_INPUTS: tl.constexpr, NUM_RATIOS: tl.constexpr):
-    """See `ratios`."""
-    logits = _logits(q, k, v, weights[0], weights[1], weights[2], biases[0], NUM_INPUTS)
-    first = sigmoid(logits)
-    last = first
-    if NUM_RATIOS == 2:
-        logits = _logits(q, k, v, weights[3], weights[4], weights[5], biases[1], NUM_INPUTS)
-        last = sigmoid(logits)
-    return first, last
-
-
-@triton.jit
-def ratios(q, k, v, weights, biases, NUM_INPUTS: tl.constexpr, NUM_RATIOS: tl.constexpr):
+def ratios(
+    q,
+    k,
+    v,
+    weights,
+    biases,
+    E: tl.constexpr,
+    EP: tl.constexpr,
+    NUM_INPUTS: tl.constexpr,
+    NUM_RATIOS: tl.constexpr,
+    HOIST: tl.constexpr,
+):
     """γ of queries and of keys (rows, EP) from features and values, the same where shared."""
     if NUM_INPUTS == 0:
         return 1.0, 1.0
     else:
-        return _ratios(q, k, v, weights, biases, NUM_INPUTS, NUM_RATIOS)
+        first = sigmoid(_logits(q, k, v, weights, biases[0], 0, E, EP, NUM_INPUTS, HOIST))
+        last = first
+        if NUM_RATIOS == 2:
+            last = sigmoid(_logits(q, k, v, weights, biases[1], 1, E, EP, NUM_INPUTS, HOIST))
+        return first, last
 
 
 @triton.jit
-def _through_logits(d_q, d_k, d_v, d_logits, of_q, of_k, of_v, NUM_INPUTS: tl.constexpr):
+def _through_logits(
+    d_q,
+    d_k,
+    d_v,
+    d_logits,
+    weights,
+    ratio: tl.constexpr,
+    dtype: tl.constexpr,
+    E: tl.constexpr,
+    EP: tl.constexpr,
+    NUM_INPUTS: tl.constexpr,
+    HOIST: tl.constexpr,
+):
     """Adds to gradients of a gate's inputs what comes from its logits."""
-    low, factor = narrow(d_logits, of_q.dtype)
-    d_q += product(low, tl.trans(of_q)) * factor
-    d_k += product(low, tl.trans(of_k)) * factor
-    if NUM_INPUTS == 3:
-        d_v += product(low, tl.trans(of_v)) * factor
+    low, factor = narrow(d_logits, dtype)
+    if HOIST:
+        d_q += product(low, tl.trans(weights[3 * ratio])) * factor
+        d_k += product(low, tl.trans(weights[3 * ratio + 1])) * factor
+        if NUM_INPUTS == 3:
+            d_v += product(low, tl.trans(weights[3 * ratio + 2])) * factor
+    else:
+        for part in range(NUM_INPUTS):
+            tile = _gate_tile(weights, ratio, part, E, EP, NUM_INPUTS)
+            d_x = product(low, tl.trans(tile)) * factor
+            d_q += tl.where(part == 0, d_x, 0.0)
+            d_k += tl.where(part == 1, d_x, 0.0)
+            d_v += tl.where(part == 2, d_x, 0.0)
     return d_q, d_k, d_v
 
 
@@ -264,9 +311,12 @@ def _gate_backward(
     D_LOGITS,
     at,
     real,
+    dtype: tl.constexpr,
     E: tl.constexpr,
+    EP: tl.constexpr,
     NUM_INPUTS: tl.constexpr,
     NUM_RATIOS: tl.constexpr,
+    HOIST: tl.constexpr,
 ):
     """Gradients at fixed features to those at features; keeps the ones of logits for the gate."""
     q_ratio, k_ratio = fixed_by
@@ -278,13 +328,13 @@ def _gate_backward(
         d_first = d_q_ratio * q_ratio * (1.0 - q_ratio)
     tl.store(D_LOGITS + at, d_first.to(D_LOGITS.dtype.element_ty), mask=real)
     d_q, d_k, d_v = _through_logits(
-        d_q, d_k, d_v, d_first, weights[0], weights[1], weights[2], NUM_INPUTS
+        d_q, d_k, d_v, d_first, weights, 0, dtype, E, EP, NUM_INPUTS, HOIST
     )
     if NUM_RATIOS == 2:
         d_last = d_k_ratio * k_ratio * (1.0 - k_ratio)
         tl.store(D_LOGITS + at + E, d_last.to(D_LOGITS.dtype.element_ty), mask=real)
         d_q, d_k, d_v = _through_logits(
-            d_q, d_k, d_v, d_last, weights[3], weights[4], weights[5], NUM_INPUTS
+            d_q, d_k, d_v, d_last, weights, 1, dtype, E, EP, NUM_INPUTS, HOIST
         )
     return d_q, d_k, d_v
 
@@ -311,12 +361,15 @@ def store_gradients(
     real,
     D: tl.constexpr,
     E: tl.constexpr,
+    EP: tl.constexpr,
     FEATURE: tl.constexpr,
     GROUPS: tl.constexpr,
     NUM_INPUTS: tl.constexpr,
     NUM_RATIOS: tl.constexpr,
+    HOIST: tl.constexpr,
 ):
     """From gradients at fixed features and at values to those of the packed tensor."""
+    dtype: tl.constexpr = D_QKV.dtype.element_ty
     if NUM_INPUTS > 0:
         at = own * (D * NUM_RATIOS) + head * (E * (NUM_RATIOS - 1)) + cols
         d_q, d_k, d_v = _gate_backward(
@@ -330,11 +383,13 @@ def store_gradients(
             D_LOGITS,
             at,
             real,
+            dtype,
             E,
+            EP,
             NUM_INPUTS,
             NUM_RATIOS,
+            HOIST,
         )
-    dtype = D_QKV.dtype.element_ty
     d_q = in_range(d_q * _slope(q, FEATURE), dtype)
     d_k = in_range(tl.where(present, d_k * _slope(k, FEATURE), 0.0), dtype)
     d_v = in_range(tl.where(present, d_v, 0.0), dtype)

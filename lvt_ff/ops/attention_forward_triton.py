@@ -51,6 +51,7 @@ def short_forward(
     EP: tl.constexpr,
     NUM_INPUTS: tl.constexpr,
     NUM_RATIOS: tl.constexpr,
+    HOIST: tl.constexpr,
     ALIGN: tl.constexpr,
 ):
     """As many whole sequences of one head as fit into a tile, by their weights q kᵀ."""
@@ -82,9 +83,9 @@ def short_forward(
     )
     q, k, v = load_shifted(QKV, own, source, present, cols, real, D)
     qf, kf = features(q, offset, real, FEATURE), features(k, offset, real, FEATURE)
-    weights = gate_weights(WEIGHT, E, EP, NUM_INPUTS, NUM_RATIOS)
+    weights = gate_weights(WEIGHT, E, EP, NUM_INPUTS, NUM_RATIOS, HOIST)
     biases = gate_biases(BIAS, E, EP, NUM_RATIOS)
-    q_ratio, k_ratio = ratios(qf, kf, v, weights, biases, NUM_INPUTS, NUM_RATIOS)
+    q_ratio, k_ratio = ratios(qf, kf, v, weights, biases, E, EP, NUM_INPUTS, NUM_RATIOS, HOIST)
     qf, kf = qf * q_ratio, kf * k_ratio
     scores = product(qf.to(v.dtype), tl.trans(kf.to(v.dtype)))  # (ROWS, ROWS)
     scores = tl.where((r // L)[:, None] == (r // L)[None, :], scores, 0.0)
@@ -111,7 +112,6 @@ def long_forward(
     eps,
     FIRST: tl.constexpr,
     LAST: tl.constexpr,
-    HOIST: tl.constexpr,
     ROWS: tl.constexpr,
     SEQUENCES: tl.constexpr,
     FEATURE: tl.constexpr,
@@ -127,6 +127,7 @@ def long_forward(
     EP: tl.constexpr,
     NUM_INPUTS: tl.constexpr,
     NUM_RATIOS: tl.constexpr,
+    HOIST: tl.constexpr,
     ALIGN: tl.constexpr,
 ):
     """A span of one sequence and head: first its sums kᵀv and Σk, last the queries' results.
@@ -146,7 +147,7 @@ def long_forward(
     if FIRST:
         kv, k_sum = tl.zeros((EP, EP), tl.float32), tl.zeros((1, EP), tl.float32)
         biases = gate_biases(BIAS, E, EP, NUM_RATIOS)
-        kept = gate_weights(WEIGHT, E, EP, NUM_INPUTS, NUM_RATIOS) if HOIST else 0
+        weights = gate_weights(WEIGHT, E, EP, NUM_INPUTS, NUM_RATIOS, HOIST)
         for i0 in range(start, stop, ROWS):
             inside = i0 + r < stop
             real = inside & in_head
@@ -171,8 +172,9 @@ def long_forward(
             )
             q, k, v = load_shifted(QKV, own, source, present, cols, real, D)
             qf, kf = features(q, offset, real, FEATURE), features(k, offset, real, FEATURE)
-            weights = kept if HOIST else gate_weights(WEIGHT, E, EP, NUM_INPUTS, NUM_RATIOS)
-            q_ratio, k_ratio = ratios(qf, kf, v, weights, biases, NUM_INPUTS, NUM_RATIOS)
+            q_ratio, k_ratio = ratios(
+                qf, kf, v, weights, biases, E, EP, NUM_INPUTS, NUM_RATIOS, HOIST
+            )
             qf, kf = qf * q_ratio, kf * k_ratio
             k_low = kf.to(dtype)
             kv += product(tl.trans(k_low), v)
@@ -227,6 +229,7 @@ def heads_forward(
     EP: tl.constexpr,
     NUM_INPUTS: tl.constexpr,
     NUM_RATIOS: tl.constexpr,
+    HOIST: tl.constexpr,
     ALIGN: tl.constexpr,
 ):
     """Some tokens of one head, in the order of the sequences: features, fixed, and values."""
@@ -256,9 +259,9 @@ def heads_forward(
     )
     q, k, v = load_shifted(QKV, own, source, present, cols, real, D)
     qf, kf = features(q, offset, real, FEATURE), features(k, offset, real, FEATURE)
-    weights = gate_weights(WEIGHT, E, EP, NUM_INPUTS, NUM_RATIOS)
+    weights = gate_weights(WEIGHT, E, EP, NUM_INPUTS, NUM_RATIOS, HOIST)
     biases = gate_biases(BIAS, E, EP, NUM_RATIOS)
-    q_ratio, k_ratio = ratios(qf, kf, v, weights, biases, NUM_INPUTS, NUM_RATIOS)
+    q_ratio, k_ratio = ratios(qf, kf, v, weights, biases, E, EP, NUM_INPUTS, NUM_RATIOS, HOIST)
     qf, kf = qf * q_ratio, kf * k_ratio
     pointers = OUT + ((sequence.to(tl.int64) * (D // E) + head) * L + i) * (3 * E) + e
     dtype = OUT.dtype.element_ty

@@ -15,7 +15,7 @@ from torch import Tensor
 from lvt_ff.ops import attention_backward_triton as backward
 from lvt_ff.ops import attention_forward_triton as forward
 from lvt_ff.ops.attention_spec import AttentionSpec
-from lvt_ff.ops.launch_triton import NUM_PROGRAMS, SHORT, attention_launch, num_spans
+from lvt_ff.ops.launch_triton import NUM_PROGRAMS, attention_launch, is_short, num_spans
 from lvt_ff.ops.on_device_triton import on_device
 from lvt_ff.ops.precision import in_range
 
@@ -98,6 +98,7 @@ class _Problem:
             "EP": self.padded,
             "NUM_INPUTS": self.num_inputs,
             "NUM_RATIOS": self.num_ratios,
+            "HOIST": self.hoist,
         }
 
     def empty_sums(self, num_spans: int) -> Tensor:
@@ -107,8 +108,13 @@ class _Problem:
         return self.qkv.new_empty(shape, dtype=torch.float32)
 
     @property
+    def is_short(self) -> bool:
+        """Whether a program holds whole sequences."""
+        return is_short(self.length, self.padded, self.qkv.dtype)
+
+    @property
     def hoist(self) -> bool:
-        """Whether a kernel's registers hold all weights of the gate at once."""
+        """Whether a program holds all weights of the gate at once."""
         tiles = self.num_inputs * self.num_ratios
         return tiles * self.padded**2 * self.qkv.element_size() <= 6 * 64 * 64 * 2
 
@@ -132,7 +138,7 @@ def attention(
     out = qkv.new_empty(*qkv.shape[:-1], problem.dim)
     if out.numel() == 0:
         return out
-    run = _short if problem.length <= SHORT else _long
+    run = _short if problem.is_short else _long
     run(problem, out)
     return out
 
@@ -173,7 +179,6 @@ def _long(problem: _Problem, out: Tensor) -> None:
             problem.spec.eps,
             FIRST=first,
             LAST=last,
-            HOIST=problem.hoist,
             ROWS=launch.rows,
             **problem.division,
             **problem.constants,
@@ -242,10 +247,13 @@ class _Gradients:
 
     def finish(self) -> tuple[Tensor, Tensor, Tensor]:
         """Gradients of qkv, weight and bias; the last two are empty without a gate."""
-        if self.problem.shifts["GROUPS"]:
+        if self.problem.shifts["GROUPS"] and self.qkv.numel():
             self._unshift()
-        if self.gate[0] is None:
+        weight, bias = self.gate
+        if weight is None:
             return self.qkv, self.qkv.new_empty(0), self.qkv.new_empty(0)
+        if self.qkv.numel() == 0:
+            return self.qkv, torch.zeros_like(weight), torch.zeros_like(bias)
         return self.qkv, *self._of_gate()
 
     def _unshift(self) -> None:
@@ -286,10 +294,10 @@ class _Gradients:
             **problem.constants,
             **launch.options,
         )
-        total = parts.sum(0)  # (R, I·E + 1, E)
-        d_weight = total[:, :-1].transpose(1, 2).flatten(0, 1)  # (R·E, I·E)
+        d_weight = parts[:, :, :-1].sum(0).transpose(1, 2).flatten(0, 1)  # (R·E, I·E)
+        d_bias = parts[:, :, -1].sum(0).flatten()
         weight, bias = self.gate
-        return in_range(d_weight, weight.dtype), in_range(total[:, -1].flatten(), bias.dtype)
+        return in_range(d_weight, weight.dtype), in_range(d_bias, bias.dtype)
 
 
 @on_device
@@ -300,7 +308,7 @@ def attention_backward(
     problem = _Problem(qkv, weight, bias, spec)
     gradients = _Gradients(problem, weight, bias)
     if qkv.numel():
-        run = _short_backward if problem.length <= SHORT else _long_backward
+        run = _short_backward if problem.is_short else _long_backward
         run(problem, grad.contiguous(), gradients)
     return gradients.finish()
 
@@ -346,7 +354,6 @@ def _long_backward(problem: _Problem, grad: Tensor, gradients: _Gradients) -> No
             FIRST=first,
             SECOND=second,
             THIRD=third,
-            HOIST=problem.hoist,
             ROWS=launch.rows,
             **problem.division,
             **problem.constants,

@@ -252,6 +252,7 @@ def dwconv_gelu_backward(
     convolve_backward[strips.programs](
         x, filters, d_hidden, d_x, parts, *strips.sizes, **strips.options
     )
-    total = parts.sum(0)  # nine filter weights and the bias, (10, C)
-    d_weight = total[:9].t().reshape(weight.shape)
-    return d_x, tensor_in_range(d_weight, weight.dtype), tensor_in_range(total[9], bias.dtype)
+    # Nine weights of every filter and its bias.
+    d_weight = parts[:, :9].sum(0).t().reshape(weight.shape)
+    d_bias = parts[:, 9].sum(0)
+    return d_x, tensor_in_range(d_weight, weight.dtype), tensor_in_range(d_bias, bias.dtype)

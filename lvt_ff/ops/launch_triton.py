@@ -12,16 +12,14 @@ import torch
 
 __all__ = [
     "NUM_PROGRAMS",
-    "SHORT",
     "Launch",
     "attention_launch",
     "conv_launch",
     "norm_launch",
+    "is_short",
     "num_spans",
 ]
 
-# Sequences up to this length are worked on by their weights q kᵀ, in one pass.
-SHORT = 128
 # A few for each of the 132 multiprocessors of an H100 or H200.
 NUM_PROGRAMS = 528
 _MULTIPROCESSORS = 132
@@ -55,11 +53,11 @@ def _is_wide(head_dim: int, dtype: torch.dtype) -> bool:
 
 # By kernel: settings for usual heads, and for wide ones.
 _ATTENTION = {
-    "long_forward": (Launch(64, 4, 3), Launch(64, 8, 1)),
-    "short_forward": (Launch(64, 4), Launch(64, 8)),
-    "heads_forward": (Launch(64, 4), Launch(64, 8)),
+    "long_forward": (Launch(64, 4, 3), Launch(32, 8)),
+    "short_forward": (Launch(64, 4), Launch(32, 8)),
+    "heads_forward": (Launch(64, 4), Launch(32, 8)),
     "long_backward": (Launch(64, 8), Launch(32, 8)),
-    "short_backward": (Launch(64, 8), Launch(64, 8)),
+    "short_backward": (Launch(64, 8), Launch(32, 8)),
     "heads_backward": (Launch(64, 8), Launch(32, 8)),
     "gate_gradient": (Launch(64, 4, 2), Launch(32, 8)),
     "unshift": (Launch(16, 4), Launch(16, 4)),
@@ -81,6 +79,17 @@ def attention_launch(
     if length is not None and length > launch.rows:
         launch = launch._replace(rows=1 << (length - 1).bit_length(), num_warps=8)
     return launch
+
+
+def is_short(length: int, head_dim: int, dtype: torch.dtype) -> bool:
+    """Whether sequences are worked on by their weights q kᵀ, whole ones in one pass.
+
+    Args:
+        length: tokens of a sequence.
+        head_dim: E, padded to a power of two.
+        dtype: of the inputs.
+    """
+    return length <= (32 if _is_wide(head_dim, dtype) else 128)
 
 
 def num_spans(num_units: int, length: int) -> int:
