@@ -199,21 +199,28 @@ def gate_weights(
     HOIST: tl.constexpr,
 ):
     """The gate's weights, or where they are if they are too many to hold."""
-    if HOIST:
+    if NUM_INPUTS == 0:
+        return 0
+    elif HOIST:
         return _gate_tiles(WEIGHT, E, EP, NUM_INPUTS, NUM_RATIOS)
     else:
         return WEIGHT
 
 
 @triton.jit
-def gate_biases(BIAS, E: tl.constexpr, EP: tl.constexpr, NUM_RATIOS: tl.constexpr):
-    """Biases (1, EP) of the first and the last ratio; numbers that nothing uses without a gate."""
+def _bias(BIAS, ratio: tl.constexpr, E: tl.constexpr, EP: tl.constexpr):
+    """Bias (1, EP) of a ratio."""
     e = tl.arange(0, EP)[None, :]
-    first = tl.load(BIAS + e, mask=(e < E) & (NUM_RATIOS > 0), other=0.0).to(tl.float32)
-    last = first
-    if NUM_RATIOS == 2:
-        last = tl.load(BIAS + E + e, mask=e < E, other=0.0).to(tl.float32)
-    return first, last
+    return tl.load(BIAS + ratio * E + e, mask=e < E, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def gate_biases(BIAS, E: tl.constexpr, EP: tl.constexpr, NUM_RATIOS: tl.constexpr):
+    """Biases (1, EP) of the first and the last ratio."""
+    if NUM_RATIOS == 0:
+        return 0.0, 0.0
+    else:
+        return _bias(BIAS, 0, E, EP), _bias(BIAS, NUM_RATIOS - 1, E, EP)
 
 
 @triton.jit

@@ -92,17 +92,17 @@ def inputs_of(spec, batch, num_frames, head_dim, gate, seed=0):
     return qkv, weight, draw(num_ratios * head_dim)
 
 
-def error(got, want):
-    """Largest difference, as a part of the largest number; those are about 1 unless all vanish."""
+def error(got, want, least=1e-2):
+    """Largest difference, as a part of the largest number, or of `least` if that is larger."""
     assert got.isfinite().all() and got.shape == want.shape
     if want.numel() == 0:
         return 0.0
-    return ((got.double() - want).abs().max() / want.abs().max().clamp(min=1e-2)).item()
+    return ((got.double() - want).abs().max() / want.abs().max().clamp(min=least)).item()
 
 
-def check_gradients(got, want, names):
+def check_gradients(got, want, names, least=1e-2):
     for name, a, b in zip(names, got, want, strict=True):
-        assert error(a, b) < 1e-4, f"{name}: {error(a, b):.1e}"
+        assert error(a, b, least) < 1e-4, f"{name}: {error(a, b, least):.1e}"
 
 
 def check_attention(spec, batch, num_frames, head_dim, gate, name="attention"):
@@ -116,7 +116,9 @@ def check_attention(spec, batch, num_frames, head_dim, gate, name="attention"):
     want = getattr(attention_cpu, f"{name}_backward")(grad.double(), *exact, spec)
     for a, b in zip(got, want, strict=True):
         assert a.shape == b.shape
-    check_gradients(got, want, ("qkv", "weight", "bias"))
+    # The result of a sequence of one token is its value: nothing is learnt but rounding errors.
+    least = 1.0 if spec.length(num_frames) == 1 else 1e-2
+    check_gradients(got, want, ("qkv", "weight", "bias"), least)
 
 
 # sequences, frames, grid, heads, head_dim, gate, shift, changes of the specification
