@@ -377,7 +377,6 @@ def test_operators_are_registered_as_torch_wants():
     spec = spec_of("time", (2, 2), 1, 16, ("spatial",))
     inputs = [x.requires_grad_() for x in inputs_of(spec, 1, 2, 16, (3, 1))]
     torch.library.opcheck(torch.ops.lvt_ff.attention.default, (*inputs, *spec))
-    torch.library.opcheck(torch.ops.lvt_ff.gated_heads.default, (*inputs, *spec))
     x = torch.randn(1, 1, 4, 8, requires_grad=True)
     conv = torch.randn(8, 1, 3, 3, requires_grad=True), torch.randn(8, requires_grad=True)
     torch.library.opcheck(torch.ops.lvt_ff.dwconv_gelu.default, (x, *conv, [2, 2]))
@@ -390,7 +389,13 @@ def test_operators_are_registered_as_torch_wants():
 @interpreted
 @pytest.mark.parametrize(
     "options",
-    [{}, {"attn_pattern": "joint", "fixation": "qk", "fixation_shared": False}],
+    [
+        {},
+        pytest.param(
+            {"attn_pattern": "joint", "fixation": "qk", "fixation_shared": False},
+            marks=pytest.mark.triton,
+        ),
+    ],
     ids=["factorized", "joint"],
 )
 def test_whole_model_equals_the_reference_in_float64(options, monkeypatch):
