@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lvt_ff.explain.attention_recorder import AttentionRecord, core_of, record_attention
+from lvt_ff.layers.fused import run_as_written
 from lvt_ff.hf.scores import score_function, scores_from_logits
 from lvt_ff.ops import upcast
 from lvt_ff.utils.errors import Failure
@@ -69,7 +70,7 @@ def relevance(model: nn.Module, clips: Tensor, classes: Tensor) -> Tensor:
     core, last = core_of(model), []
     handle = core.norm.register_forward_hook(lambda module, inputs, _: last.append(inputs[0]))
     try:
-        with torch.enable_grad():
+        with run_as_written(core), torch.enable_grad():
             # Clips and classes made in inference mode take part in gradients as copies only.
             clips, classes = clips.detach().clone().requires_grad_(True), classes.clone()
             logits, records = record_attention(core, clips)

@@ -4,6 +4,8 @@ A module whose call somebody watches or has replaced (hooks, adapters, offloadin
 called; then, and for what the operators do not cover, the modules run as they are written.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
@@ -15,7 +17,7 @@ from lvt_ff.ops import AttentionSpec
 if TYPE_CHECKING:
     from lvt_ff.layers.attention import Attention
 
-__all__ = ["attention_spec", "gate_parameters", "is_plain"]
+__all__ = ["attention_spec", "gate_parameters", "is_plain", "run_as_written"]
 
 
 def is_plain(module: nn.Module, kind: type[nn.Module] | None = None) -> bool:
@@ -77,3 +79,16 @@ def gate_parameters(fixation: nn.Module) -> tuple[Tensor | None, Tensor | None]:
     if type(fixation) is NoFixation:
         return None, None
     return fixation.gate.weight, fixation.gate.bias
+
+
+@contextmanager
+def run_as_written(module: nn.Module) -> Iterator[None]:
+    """Without fused operators, for what hooks see now and a later backward pass must find again."""
+    before = {m: m.use_fused for m in module.modules() if hasattr(m, "use_fused")}
+    try:
+        for part in before:
+            part.use_fused = False
+        yield
+    finally:
+        for part, use_fused in before.items():
+            part.use_fused = use_fused
