@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from lvt_ff.explain.attention_recorder import AttentionRecord, core_of, record_attention
-from lvt_ff.layers.fused import run_as_written
 from lvt_ff.hf.scores import score_function, scores_from_logits
+from lvt_ff.layers.fused import run_as_written
 from lvt_ff.ops import upcast
 from lvt_ff.utils.errors import Failure
 

@@ -77,12 +77,13 @@ class _Sequences:
 
     def clips(self) -> Iterator[slice]:
         """Clips to be worked on together."""
-        return spans(len(self.source), 4 * self.source[0].numel())
+        return spans(len(self.source), 4 * self.table.rows.numel() * self.table.width)
 
     def places(self, clips: slice) -> Iterator[_Place]:
         """Parts of some clips: sequences with all heads, or some heads of one sequence."""
         num_sequences, num_heads = self.table.rows.shape[:2]
-        head_bytes = 4 * self.source[clips].numel() // (num_sequences * num_heads)
+        bytes_of_head = 4 * self.table.rows[0, 0].numel() * self.table.width
+        head_bytes = bytes_of_head * (clips.stop - clips.start)
         for sequences in spans(num_sequences, head_bytes * num_heads):
             for heads in spans(num_heads, head_bytes * (sequences.stop - sequences.start)):
                 yield clips, sequences, heads

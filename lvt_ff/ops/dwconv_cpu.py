@@ -32,7 +32,7 @@ def dwconv_gelu(
     x = x.contiguous()
     out = torch.empty_like(x) if out is None else out
     pictures, results = _frames(x, grid), _frames(out, grid)
-    for some in spans(len(pictures), 4 * pictures[0].numel()):
+    for some in spans(len(pictures), 4 * x.shape[-2] * x.shape[-1]):
         hidden = _convolve(pictures[some].to(dtype), filters, bias)
         if out.dtype == dtype:
             torch.ops.aten.gelu.out(hidden, out=results[some])
@@ -53,7 +53,7 @@ def dwconv_gelu_backward(
     d_filters, d_bias = torch.zeros_like(filters), torch.zeros_like(bias_in)
     pictures, grads, d_pictures = (_frames(t, grid) for t in (x, grad, d_x))
     padding = [filters.shape[-1] // 2] * 2
-    for some in spans(len(pictures), 4 * pictures[0].numel()):
+    for some in spans(len(pictures), 4 * x.shape[-2] * x.shape[-1]):
         picture = pictures[some].to(dtype)
         hidden = _convolve(picture, filters, bias_in)
         d_hidden = torch.ops.aten.gelu_backward(grads[some].to(dtype), hidden)

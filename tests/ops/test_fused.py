@@ -321,6 +321,14 @@ def test_hooks_see_what_modules_give(name):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
 
 
+def test_empty_batches_pass():
+    model, clip = whole_model()
+    assert model(clip[:0]).shape == (0, 5)
+    model(clip[:0]).sum().backward()
+    with torch.inference_mode():
+        assert model(clip[:0]).shape == (0, 5)
+
+
 def test_blocks_leave_their_input_alone():
     model, clip = whole_model(local_concentration=True)
     with torch.inference_mode():
