@@ -63,4 +63,6 @@ class FramePatchEmbed(nn.Module):
         """(B, T, C, H, W) to (B, T, N, D)."""
         num_frames = x.shape[1]
         x = self.proj(x.flatten(0, 1))  # (B·T, D, h, w)
-        return self.norm(x.flatten(2).transpose(1, 2).unflatten(0, (-1, num_frames)))
+        # Or else the sums of all blocks would have channels apart in memory, as a convolution has.
+        x = x.flatten(2).transpose(1, 2).contiguous()
+        return self.norm(x.unflatten(0, (-1, num_frames)))

@@ -16,7 +16,7 @@ _LAYER = "Tensor weight, Tensor bias, float eps"
 def _on_cpu(
     x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    total = x + y
+    total = x.contiguous() + y.contiguous()  # sums of other layouts have another layout
     like = total.dtype
     normed = torch.native_layer_norm(total, weight.shape, weight.to(like), bias.to(like), eps)[0]
     return total, normed.to(dtype)

@@ -3,6 +3,7 @@
 import copy
 import itertools
 import random
+import socket
 from typing import NamedTuple
 
 import pytest
@@ -244,6 +245,11 @@ def test_half_precision_is_no_further_from_float64_than_the_reference(
         assert got <= 1.1 * usual + least, f"{name}: {got:.1e}, the reference {usual:.1e}"
 
 
+def across(x):
+    """The same numbers with channels apart in memory, as after a convolution."""
+    return x.detach().transpose(-2, -1).contiguous().transpose(-2, -1).requires_grad_()
+
+
 def operator_calls():
     torch.manual_seed(0)
     spec = ops.AttentionSpec(
@@ -266,6 +272,12 @@ def operator_calls():
         "gated_heads_backward": (call.gated_heads_backward, (heads, *plain, *spec)),
         "dwconv_gelu": (call.dwconv_gelu, (x, *filters, (2, 3))),
         "add_norm": (call.add_norm, (x, x.detach(), *norm, 1e-6, torch.float32)),
+        "add_norm of other layouts": (
+            call.add_norm,
+            (across(x), across(x.detach()), *norm, 1e-6, torch.float32),
+        ),
+        "dwconv_gelu of another layout": (call.dwconv_gelu, (across(x), *filters, (2, 3))),
+        "attention of another layout": (call.attention, (across(qkv), *gate, *spec)),
     }
 
 
@@ -421,6 +433,31 @@ def test_checkpointed_activations_give_the_same_gradients():
     model.set_grad_checkpointing()
     for name, value in results(model, clip, True).items():
         torch.testing.assert_close(value, plain[name], msg=name)
+
+
+def gradients_of_a_process(rank, port, results):
+    """One of two processes, each with a clip of its own."""
+    torch.set_num_threads(1)
+    address = f"tcp://127.0.0.1:{port}"
+    torch.distributed.init_process_group("gloo", address, rank=rank, world_size=2)
+    model, clips = whole_model()
+    parallel = nn.parallel.DistributedDataParallel(model)
+    parallel(clips[rank : rank + 1]).square().sum().backward()
+    torch.save([p.grad for p in model.parameters()], f"{results}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes_have_the_gradients_of_one(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torch.multiprocessing.spawn(gradients_of_a_process, (port, str(tmp_path)), nprocs=2)
+    model, clips = whole_model()
+    (model(clips).square().sum() / 2).backward()
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    for parameter, one, other in zip(model.parameters(), first, second, strict=True):
+        assert torch.equal(one, other)
+        torch.testing.assert_close(one, parameter.grad)
 
 
 def test_equal_runs_give_equal_bits():
