@@ -85,7 +85,7 @@ def kernel_rows(model: str = "lvt_ff_default") -> list[dict]:
                 source=kernel.source,
                 parameters=count_parameters(built),
                 macs=count_macs(built),
-                fused=kernel.fused,
+                fused="yes" if kernel.fused else "-",
                 options=[key for key in inspect.signature(kernel).parameters if key != "shape"],
             )
         )
@@ -103,7 +103,7 @@ def kernels(model: Literal[tuple(VARIANTS)] = "lvt_ff_default") -> None:
     rows = kernel_rows(model)
     for row in rows:
         size = f"{row['parameters'] / 1e6:>11.2f} M{row['macs'] / 1e9:>9.2f}"
-        print(f"{row['name']:<16}{size}  {row['fused'] or '-':<12}{row['source']}")
+        print(f"{row['name']:<16}{size}  {row['fused']:<12}{row['source']}")
     print(f"\n{model} with fixation='none'; GMACs of one clip by torch's flop counter\n")
     print("kernel_options:")
     for row in rows:

@@ -161,7 +161,7 @@ def test_table_of_kernels_is_what_the_command_counts():
     for row in rows:
         assert row["source"]
         size = f"{row['parameters'] / 1e6:.2f} M | {row['macs'] / 1e9:.2f}"
-        line = f"| `{row['name']}` | {row['source']} | {size} | {row['fused'] or '–'} |"
+        line = f"| `{row['name']}` | {row['source']} | {size} | {row['fused'].replace('-', '–')} |"
         assert line in lines
 
 

@@ -100,7 +100,7 @@ class LVTFFPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     accepts_loss_kwargs = False  # the loss is a mean over the batch: Trainer divides it
     _no_split_modules = ["VideoBlock"]
-    _supports_sdpa = True  # of attn_kernel="softmax"; the others are written out
+    _supports_sdpa = True  # the name of what is fused, as in other models
     _input_embed_layer = "patch_embed"
 
     def __init__(self, config: LVTFFConfig, num_classes: int):
@@ -138,14 +138,14 @@ class LVTFFPreTrainedModel(PreTrainedModel):
     ) -> str:
         if attn_implementation not in (None, *_ATTN_IMPLEMENTATIONS):
             raise ValueError(
-                f"attn_implementation must be one of {list(_ATTN_IMPLEMENTATIONS)} (sdpa: torch's "
-                f"fused attention where attn_kernel='softmax'), got {attn_implementation!r}. "
+                f"attn_implementation must be one of {list(_ATTN_IMPLEMENTATIONS)} (sdpa: fused "
+                f"operators where there are some, eager: plain torch), got {attn_implementation!r}. "
                 "To change the attention itself, set attn_kernel."
             )
         return super()._check_and_adjust_attn_implementation(attn_implementation, *args, **kwargs)
 
     def set_attn_implementation(self, attn_implementation: str, *args: Any, **kwargs: Any) -> None:
-        """As in transformers: "sdpa" (fused where a kernel has such a path) or "eager"."""
+        """As in transformers: "sdpa" (fused operators where there are some) or "eager"."""
         super().set_attn_implementation(attn_implementation, *args, **kwargs)
         self.model.set_fused_attn(attn_implementation != "eager" and bool(use_fused_attn()))
 
