@@ -1,6 +1,6 @@
 """Ways to run a model on a processor, in turn: time of a clip, and what each changes in the scores.
 
-    python benchmarks/cpu.py --model lvt_ff_s
+python benchmarks/cpu.py --model lvt_ff_s
 """
 
 import argparse
@@ -82,8 +82,9 @@ def main() -> None:
                 start = time.perf_counter()
                 run()
                 times[way].append(time.perf_counter() - start)
+    machine = platform.processor() or platform.machine()
     print(
-        f"{args.model}, one clip, {torch.get_num_threads()} threads of {platform.processor() or platform.machine()}, "
+        f"{args.model}, one clip, {torch.get_num_threads()} threads of {machine}, "
         f"torch {torch.__version__}, onnxruntime {onnxruntime.__version__}"
     )
     first = statistics.median(times[args.ways[0]])

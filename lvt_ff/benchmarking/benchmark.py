@@ -70,9 +70,9 @@ def benchmark(
 
     Args:
         models: Names with commas between: VARIANT[:KERNEL][:plain][:eager] of ours (plain: without
-            shifts and fixation, eager: the reference path of attention), timesformer, videomae,
-            vivit, mvit_v2_s, swin3d_t. Default: lvt_ff_default, and the same with softmax; plain
-            softmax for --curve, and plain Orthoformer too for --table8.
+            shifts and fixation, eager: plain torch without fused operators), timesformer,
+            videomae, vivit, mvit_v2_s, swin3d_t. Default: lvt_ff_default, and the same with
+            softmax; plain softmax for --curve, and plain Orthoformer too for --table8.
         frames: Frames of every model's clips; its own if not given.
         img_size: Height and width of every model's frames in pixels; its own if not given.
         table8: Measure the clip sizes of the paper's Table 8, and 256 frames of 448 pixels.

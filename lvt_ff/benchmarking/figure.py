@@ -5,7 +5,7 @@ from pathlib import Path
 
 import matplotlib
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from lvt_ff.benchmarking.parts import PARTS
 from lvt_ff.utils.plots import PLAIN_TEXT, save_figure
@@ -104,7 +104,8 @@ def sizes_picture(
         axis.grid(alpha=0.3)
         if by_tokens:
             axis.set_xscale("log")
-            _plain_ticks(axis.xaxis)
+            axis.set_xticks(places, [f"{tokens:,}" for tokens in places], rotation=60, fontsize=8)
+            axis.xaxis.set_minor_locator(NullLocator())
             axis.set_xlabel("tokens of a clip")
         else:
             axis.set_xticks(places, labels, rotation=60, fontsize=8)
@@ -120,5 +121,6 @@ def sizes_picture(
 
 def _plain_ticks(axis) -> None:
     """Numbers of a logarithmic axis without formulas, which plain text cannot show."""
-    axis.set_major_formatter(LogFormatter())
-    axis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

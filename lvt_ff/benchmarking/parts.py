@@ -12,7 +12,12 @@ __all__ = ["PARTS", "part_of", "time_shares"]
 # outermost's: a copy that a convolution makes is the convolution's.
 PARTS: dict[str, tuple[str, ...]] = {
     "optimizer": ("Optimizer.",),
-    "attention": ("lvt_ff::attention", "aten::scaled_dot_product", "aten::_scaled_dot_product"),
+    "attention": (
+        "lvt_ff::attention",
+        "lvt_ff::gated_heads",
+        "aten::scaled_dot_product",
+        "aten::_scaled_dot_product",
+    ),
     "convolutions": (
         "lvt_ff::dwconv",
         "aten::conv",

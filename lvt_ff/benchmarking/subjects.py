@@ -117,6 +117,8 @@ def find_subjects(
 ) -> list[Subject]:
     """Models of a list of names with commas between them; see `find_subject`."""
     listed = [name.strip() for name in names.split(",")]
+    if "" in listed:
+        raise ValueError(f"Names of models with commas between them, got {names!r}.")
     twice = sorted({name for name in listed if listed.count(name) > 1})
     if twice:
         raise ValueError(f"{twice[0]!r} is named twice among the models.")
@@ -128,7 +130,7 @@ def find_subject(name: str, num_frames: int | None = None, img_size: int | None 
 
     Args:
         name: a key of `PEERS`, or `VARIANT[:KERNEL][:plain][:eager]`: "plain" is without shifts
-            and fixation, "eager" the reference path of attention.
+            and fixation, "eager" plain torch instead of fused operators.
         num_frames, img_size: of the clips; None takes the model's own.
 
     Raises:

@@ -138,8 +138,9 @@ class LVTFFPreTrainedModel(PreTrainedModel):
     ) -> str:
         if attn_implementation not in (None, *_ATTN_IMPLEMENTATIONS):
             raise ValueError(
-                f"attn_implementation must be one of {list(_ATTN_IMPLEMENTATIONS)} (sdpa: fused "
-                f"operators where there are some, eager: plain torch), got {attn_implementation!r}. "
+                f"attn_implementation must be one of {list(_ATTN_IMPLEMENTATIONS)} (sdpa: "
+                "fused operators where there are some, eager: plain torch), got "
+                f"{attn_implementation!r}. "
                 "To change the attention itself, set attn_kernel."
             )
         return super()._check_and_adjust_attn_implementation(attn_implementation, *args, **kwargs)

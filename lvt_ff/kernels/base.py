@@ -9,7 +9,10 @@ from torch import Tensor, nn
 from lvt_ff.ops import AttentionSpec, attention, linear_attention, linear_weights
 from lvt_ff.utils.validation import check_at_least
 
-__all__ = ["Kernel", "KernelShape", "LengthTable", "LinearKernel"]
+__all__ = ["STEPS", "Kernel", "KernelShape", "LengthTable", "LinearKernel"]
+
+# Methods that make a kernel compute what it does.
+STEPS = frozenset({"forward", "feature_map", "add_position", "aggregate"})
 
 
 @dataclass(frozen=True)
@@ -55,9 +58,9 @@ class Kernel(nn.Module):
 
     A subclass says about itself, in class attributes:
         source: where it is from, for people.
-        fused: name in `lvt_ff.ops.FEATURE_MAPS` of its feature map, where fused operators know it
-            and compute the whole attention; None, and in a subclass that has methods of its own,
-            is that they do not. `use_fused` of an instance switches them off.
+        fused: name in `lvt_ff.ops.FEATURE_MAPS` of its feature map, where fused operators compute
+            the whole attention; None where they do not. A subclass that has one of the `STEPS` of
+            its own and does not say is not fused. `use_fused` of an instance switches it off.
         uses_input: `aggregate` looks at the attention's input, which is else left out.
         no_weight_decay: names of its parameters that are no matrices, for optimizers.
         length_tables: its parameters that are tied to the number of tokens, by name.
@@ -84,9 +87,12 @@ class Kernel(nn.Module):
 
     def __init_subclass__(cls):
         super().__init_subclass__()
-        own = {"forward", "feature_map", "add_position", "aggregate"} & vars(cls).keys()
-        if own and "fused" not in vars(cls):
-            cls.fused = None
+        for base in cls.__mro__:
+            if "fused" in vars(base):
+                break
+            if STEPS & vars(base).keys():  # fused operators do what the class behind it does
+                cls.fused = None
+                break
 
     def __init__(self, shape: KernelShape):
         super().__init__()

@@ -12,7 +12,7 @@ from lvt_ff.layers.config import BlockConfig
 from lvt_ff.layers.fixation import build_fixation
 from lvt_ff.layers.fused import attention_spec, gate_parameters, is_plain
 from lvt_ff.layers.sequences import JointSequences, SpaceSequences, TimeSequences
-from lvt_ff.ops import may_fuse
+from lvt_ff.ops import AttentionSpec, may_fuse
 
 __all__ = ["Attention", "JointSequences", "SpaceSequences", "TimeSequences"]
 
@@ -30,6 +30,8 @@ class Attention(nn.Module):
             fixed already, and what comes from outside is 0 (with "authors", where they have so).
         config: kernel and fixation.
     """
+
+    grid: tuple[int, int] | None = None  # of models that were pickled before there was one
 
     def __init__(
         self,
@@ -67,12 +69,12 @@ class Attention(nn.Module):
             )
         self.attn_drop = nn.Dropout(config.attn_drop_rate)
         self.proj = nn.Linear(dim, dim)
-        self.spec = attention_spec(self, size[1])
+        self.grid = tuple(size[1])
 
     def set_size(self, num_frames: int, grid: tuple[int, int]) -> None:
         """Serve clips of another size from now on."""
         self.kernel.set_grid(self.sequences.grid(num_frames, grid))
-        self.spec = attention_spec(self, grid)
+        self.grid = tuple(grid)
 
     def heads(self, x: Tensor) -> Tensor:
         """(B, T, N, D) to (S, A, L, E)."""
@@ -96,24 +98,25 @@ class Attention(nn.Module):
             k, v = (self.heads(self.shift(self.tokens(part, *size))) for part in (k, v))
         return self.attn_drop(q), self.attn_drop(k), v
 
-    def may_fuse(self, qkv: Tensor) -> bool:
-        """Whether one operator does what the modules between the linear layers would."""
-        if self.spec is None or not self.kernel.use_fused or not may_fuse(qkv):
-            return False
+    def fused_spec(self, qkv: Tensor) -> AttentionSpec | None:
+        """What one operator is told to do all between the linear layers; None if modules must."""
+        if not self.kernel.use_fused or not may_fuse(qkv):
+            return None
         if self.attn_drop.training and self.attn_drop.p:
-            return False
+            return None
         gate = getattr(self.fixation, "gate", None)
         if gate is not None and not is_plain(gate, nn.Linear):
-            return False
+            return None
         between = (*self.shift.modules(), self.kernel, self.fixation, self.attn_drop)
-        return all(is_plain(module) for module in between)
+        return attention_spec(self) if all(is_plain(module) for module in between) else None
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, N, D) to (B, T, N, D)."""
         qkv = self.qkv(x)  # (B, T, N, 3D)
-        if self.may_fuse(qkv):
+        spec = self.fused_spec(qkv)
+        if spec is not None:
             gate = gate_parameters(self.fixation)
-            return self.proj(self.kernel.fused_attention(qkv, *gate, self.spec))
+            return self.proj(self.kernel.fused_attention(qkv, *gate, spec))
         size = x.shape[1], x.shape[2]
         q, k, v = qkv.chunk(3, dim=-1)  # 3 × (B, T, N, D)
         if not self.fix_first:

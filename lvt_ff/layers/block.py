@@ -58,6 +58,8 @@ class VideoBlock(nn.Module):
         drop_path_rate: of each branch.
     """
 
+    use_fused = False  # of models that were pickled before there was a choice
+
     def __init__(
         self,
         dim: int,
@@ -108,19 +110,20 @@ class VideoBlock(nn.Module):
         """(B, T, N, D) to (B, T, N, D)."""
         y, only_here = None, False
         for norm, branch, last in self.branches():
-            x, normed = self.add_and_norm(x, y, norm, only_here)
+            for_linear = not (isinstance(branch, Attention) and branch.kernel.uses_input)
+            x, normed = self.add_and_norm(x, y, norm, only_here, for_linear)
             y = self.drop_path(branch(normed))
             only_here = self.is_seen_nowhere_else(branch, last)
         return add(x, y, only_here and self.use_fused and may_fuse(x))
 
     def add_and_norm(
-        self, x: Tensor, y: Tensor | None, norm: nn.Module, only_here: bool
+        self, x: Tensor, y: Tensor | None, norm: nn.Module, only_here: bool, for_linear: bool
     ) -> tuple[Tensor, Tensor]:
         """`x + y` and its norm, (B, T, N, D) each; `y` may be overwritten if it is only here."""
         if y is None:
             return x, norm(x)
         if self.use_fused and may_fuse(x) and may_fuse(y) and is_plain(norm, nn.LayerNorm):
-            return add_norm(x, y, norm.weight, norm.bias, norm.eps, only_here)
+            return add_norm(x, y, norm.weight, norm.bias, norm.eps, only_here, for_linear)
         x = x + y
         return x, norm(x)
 

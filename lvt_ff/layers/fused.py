@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from lvt_ff.kernels.base import STEPS, Kernel
 from lvt_ff.layers.fixation import FeatureFixation, NoFixation
 from lvt_ff.layers.shift import SpatialShift, TemporalShift
 from lvt_ff.ops import AttentionSpec
@@ -20,14 +21,19 @@ if TYPE_CHECKING:
 __all__ = ["attention_spec", "gate_parameters", "is_plain", "run_as_written"]
 
 
+# Methods that somebody may have replaced in an instance: accelerate does so with `forward`.
+_METHODS = frozenset({"forward", "ratios"})
+
+
 def is_plain(module: nn.Module, kind: type[nn.Module] | None = None) -> bool:
     """Whether to call a module is no more than to compute what its class says.
 
     Args:
         module: may be watched by hooks, or be wrapped.
-        kind: class that it must be of, none derived from it; None is any.
+        kind: class that it must be of, none derived from it, with weight and bias that are torch's
+            own tensors; None is any.
     """
-    if kind is not None and type(module) is not kind:
+    if kind is not None and (type(module) is not kind or not _has_plain_parameters(module)):
         return False
     hooks = (
         module._forward_hooks,
@@ -35,8 +41,13 @@ def is_plain(module: nn.Module, kind: type[nn.Module] | None = None) -> bool:
         module._backward_hooks,
         module._backward_pre_hooks,
     )
-    # accelerate replaces the method of an instance.
-    return not any(hooks) and "forward" not in module.__dict__
+    methods = STEPS if isinstance(module, Kernel) else _METHODS
+    return not any(hooks) and not any(name in module.__dict__ for name in methods)
+
+
+def _has_plain_parameters(module: nn.Module) -> bool:
+    """Quantised weights, for instance, are of classes that have operators of their own."""
+    return all(type(x) in (Tensor, nn.Parameter) for x in (module.weight, module.bias))
 
 
 def _shift_fields(shift: nn.Module) -> dict[str, Any] | None:
@@ -54,17 +65,23 @@ def _shift_fields(shift: nn.Module) -> dict[str, Any] | None:
     return fields
 
 
-def attention_spec(attention: "Attention", grid: tuple[int, int]) -> AttentionSpec | None:
-    """What the fused operators are told of an attention; None where they do not cover it."""
+def attention_spec(attention: "Attention") -> AttentionSpec | None:
+    """What the fused operators are told of an attention as it is; None where it is not covered."""
     kernel, fixation = attention.kernel, attention.fixation
     shift = _shift_fields(attention.shift)
     plain_gate = type(fixation) is FeatureFixation and fixation.is_one_linear_layer
     known_gate = plain_gate or type(fixation) is NoFixation
-    if kernel.fused is None or attention.fix_first or not known_gate or shift is None:
+    if (
+        kernel.fused is None
+        or attention.grid is None
+        or attention.fix_first
+        or not known_gate
+        or shift is None
+    ):
         return None
     return AttentionSpec(
         sequences=attention.sequences.name,
-        grid=tuple(grid),
+        grid=attention.grid,
         num_heads=attention.head_split[0],
         feature_map=kernel.fused,
         offset=kernel.offset,

@@ -22,6 +22,12 @@ class DepthwiseConv(nn.Conv2d):
         super().__init__(dim, dim, kernel_size, padding=kernel_size // 2, groups=dim)
         self.grid = grid
 
+    @property
+    def is_usual(self) -> bool:
+        """Whether it is the 3×3 convolution that keeps the grid and has zeros around it."""
+        sizes = (self.kernel_size, self.stride, self.padding, self.dilation)
+        return sizes == ((3, 3), (1, 1), (1, 1), (1, 1)) and self.padding_mode == "zeros"
+
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, N, C) to (B, T, N, C)."""
         num_frames = x.shape[1]
@@ -39,6 +45,8 @@ class VideoMlp(nn.Module):
         dwconv: with the convolution, or without (a plain ViT's MLP).
     """
 
+    use_fused = False  # of models that were pickled before there was a choice
+
     def __init__(self, dim: int, hidden_dim: int, grid: tuple[int, int], dwconv: bool):
         super().__init__()
         self.fc1 = nn.Linear(dim, hidden_dim)
@@ -51,7 +59,8 @@ class VideoMlp(nn.Module):
         """Whether one operator does what the modules between the linear layers would."""
         if not self.use_fused or not may_fuse(x):
             return False
-        return is_plain(self.dwconv, DepthwiseConv) and is_plain(self.act, nn.GELU)
+        exact = is_plain(self.act) and type(self.act) is nn.GELU and self.act.approximate == "none"
+        return exact and is_plain(self.dwconv, DepthwiseConv) and self.dwconv.is_usual
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, N, D) to (B, T, N, D)."""

@@ -80,7 +80,13 @@ _forward.register_autograd(_gradients, setup_context=_keep)
 
 
 def add_norm(
-    x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, eps: float, overwrite: bool = False
+    x: Tensor,
+    y: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float,
+    overwrite: bool = False,
+    for_linear: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """`x + y` and its LayerNorm over the last axis.
 
@@ -91,13 +97,15 @@ def add_norm(
         bias: (D,).
         eps: added to the variance.
         overwrite: `y` is not needed again: without gradients its memory may take the sum.
+        for_linear: what is normed goes into linear layers only, which would cast it to autocast's
+            dtype: it is in that dtype at once.
 
     Returns:
-        The sum, and it normed; that in autocast's dtype where autocast is on, which the linear
-        layer behind it would cast it to.
+        The sum, and it normed.
     """
     dtype = torch.promote_types(x.dtype, y.dtype)
-    if torch.is_autocast_enabled(x.device.type):
+    lowers = for_linear and dtype != torch.float64  # which autocast leaves alone
+    if lowers and torch.is_autocast_enabled(x.device.type):
         dtype = torch.get_autocast_dtype(x.device.type)
     if overwrite and may_overwrite(x, y, weight, bias):
         total = add(x, y, overwrite)

@@ -63,7 +63,7 @@ def dwconv_gelu(
     Returns:
         (B, T, N, C) in the dtype of `x`; computed in float32 (or float64).
     """
-    if overwrite and may_overwrite(x, weight, bias):
+    if overwrite and x.is_contiguous() and may_overwrite(x, weight, bias):
         with autocast_off("cpu"):
             return dwconv_cpu.dwconv_gelu(x, weight, bias, grid, out=x)
     return _forward(x, weight, bias, grid)

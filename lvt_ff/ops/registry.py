@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from timm.layers import is_exportable
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.library import CustomOpDef, custom_op
+from torch.nn.modules.module import _has_any_global_hook
 
 from lvt_ff.ops.precision import autocast_off
 
@@ -36,6 +38,13 @@ def _without_autocast(function: Callable[..., Any], device_type: str) -> Callabl
     return run
 
 
+def _refuse(ctx: Any, *gradients: Any) -> None:
+    raise RuntimeError(
+        "Gradients of lvt_ff's fused operators have no gradients themselves: for those, call "
+        "set_fused_attn(False) of the model (attn_implementation='eager' in transformers)."
+    )
+
+
 def operator(
     schema: str,
     cpu: Callable[..., Any],
@@ -55,6 +64,8 @@ def operator(
     made = custom_op(
         f"lvt_ff::{name}", on_cpu, mutates_args=(), device_types="cpu", schema=f"({signature}"
     )
+    if name.endswith("_backward"):
+        made.register_autograd(_refuse)
     made.register_kernel("cuda")(_without_autocast(triton, "cuda"))
     made.register_fake(fake)
     return made
@@ -64,13 +75,22 @@ def _is_traced_for_export() -> bool:
     return is_exportable() or torch.jit.is_tracing() or torch.compiler.is_exporting()
 
 
+def _is_transformed() -> bool:
+    """Within torch.func's transformations or forward-mode differentiation; hooks on all modules."""
+    if torch.compiler.is_compiling():
+        return False
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        return True
+    return forward_ad._current_level >= 0 or bool(_has_any_global_hook())
+
+
 def may_fuse(x: Tensor) -> bool:
     """Whether the operators here can work on a tensor, or else the modules' own torch must.
 
     What is exported must run without this package; other tensors than torch's own (of tensor
     parallelism, for instance) have operators of their own.
     """
-    if type(x) is not Tensor or _is_traced_for_export():
+    if type(x) is not Tensor or _is_traced_for_export() or _is_transformed():
         return False
     if x.device.type == "cuda":
         return _has_triton() and x.dtype in _TRITON_DTYPES

@@ -15,8 +15,11 @@ from torch.library import opcheck
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lvt_ff import ops
+from lvt_ff.kernels import KERNELS
+from lvt_ff.kernels.relu import ReluKernel
 from lvt_ff.layers.attention import Attention, JointSequences, SpaceSequences, TimeSequences
-from lvt_ff.layers.mlp import VideoMlp
+from lvt_ff.layers.block import VideoBlock
+from lvt_ff.layers.mlp import DepthwiseConv, VideoMlp
 from lvt_ff.layers.shift import SPATIAL_OFFSETS, make_shift
 from lvt_ff.model import LinearVideoTransformer, init_weights
 from lvt_ff.ops.shift_table import shift_table
@@ -312,9 +315,108 @@ def watch(module):
     return seen
 
 
+def gradient_penalty(model, clip):
+    clip.requires_grad_()
+    (gradient,) = torch.autograd.grad(model(clip).square().sum(), clip, create_graph=True)
+    gradient.square().sum().backward()
+
+
+def test_gradients_of_gradients_need_plain_torch_and_say_so():
+    model, clip = whole_model()
+    with pytest.raises(RuntimeError, match=r"set_fused_attn\(False\)"):
+        gradient_penalty(model, clip)
+    model.set_fused_attn(False)
+    gradient_penalty(model, clip)
+
+
+def test_transformations_of_torch_func_run_the_modules():
+    model, clip = whole_model()
+    model.eval()
+    plain = reference_of(model)
+    for run in (
+        lambda m: torch.func.jvp(m, (clip,), (clip + 1,))[1],
+        lambda m: torch.func.grad(lambda x: m(x).sum())(clip),
+    ):
+        torch.testing.assert_close(run(model), run(plain), atol=1e-5, rtol=1e-4)
+
+
+def test_global_hooks_see_every_module():
+    model, clip = whole_model()
+    seen = []
+    handle = nn.modules.module.register_module_forward_hook(lambda m, i, out: seen.append((m, out)))
+    try:
+        with torch.no_grad():
+            model(clip)
+    finally:
+        handle.remove()
+    assert {type(m).__name__ for m, _ in seen} >= {"GELU", "SpatialShift", "ReluKernel"}
+
+
+CHANGES = {
+    "kernel": lambda block: setattr(block.attn, "kernel", KERNELS["elu1"](block.attn.kernel.shape)),
+    "shift": lambda block: setattr(block.attn, "shift", nn.Identity()),
+    "segment": lambda block: setattr(block.attn.shift, "segment", 2),
+    "offset": lambda block: setattr(block.attn.kernel, "offset", 1.0),
+    "method": lambda block: setattr(
+        block.attn.kernel, "feature_map", lambda q, k: (q.exp(), k.exp())
+    ),
+    "GELU": lambda block: setattr(block.mlp, "act", nn.GELU(approximate="tanh")),
+    "padding": lambda block: setattr(
+        block.mlp, "dwconv", changed(block.mlp.dwconv, padding_mode="circular")
+    ),
+    "norm": lambda block: setattr(block, "norm2", nn.LayerNorm(64, elementwise_affine=False)),
+    "gate": lambda block: setattr(block.attn.fixation.gate, "bias", None),
+    "bias": lambda block: setattr(block.mlp.dwconv, "bias", None),
+}
+
+
+def changed(conv, padding_mode):
+    other = DepthwiseConv(conv.in_channels, conv.grid)
+    other.padding_mode = padding_mode
+    other._reversed_padding_repeated_twice = [1, 1, 1, 1]
+    return other.apply(init_weights)
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_modules_changed_later_are_what_runs(what):
+    model, clip = whole_model()
+    before = model(clip)
+    for block in model.blocks:
+        CHANGES[what](block)
+    got = model(clip)
+    model.set_fused_attn(False)
+    want = model(clip)
+    torch.testing.assert_close(got, want, atol=1e-5, rtol=1e-5)
+    assert (want - before).abs().max() > 1e-5
+
+
+def test_autocast_leaves_float64_alone():
+    model, clip = whole_model()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert model.double()(clip.double()).dtype == torch.float64
+
+
+def test_models_that_were_pickled_without_what_fusing_needs_run():
+    model, clip = whole_model()
+    expected = model(clip)
+    for module in model.modules():
+        for name in ("grid", "use_fused"):
+            if isinstance(module, Attention | VideoMlp | VideoBlock):
+                module.__dict__.pop(name, None)
+    torch.testing.assert_close(model(clip), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_overwriting_asks_for_memory_in_order():
+    conv = torch.randn(8, 1, 3, 3), torch.randn(8)
+    x = torch.randn(2, 6, 4, 8).transpose(1, 2)
+    want = ops.dwconv_gelu(x, *conv, (2, 3))
+    torch.testing.assert_close(ops.dwconv_gelu(x, *conv, (2, 3), overwrite=True), want)
+
+
 WATCHED = [
     *("attn.qkv", "attn.proj", "attn.shift", "attn.kernel", "attn.fixation", "attn.fixation.gate"),
     *("attn.attn_drop", "mlp.fc1", "mlp.dwconv", "mlp.act", "mlp.fc2", "norm2", "mlp", "attn"),
+    *("drop_path", "temporal_attn", "norm1"),
 ]
 
 
@@ -503,9 +605,6 @@ def test_operations_are_counted_in_fused_operators_too(options):
 
 
 def test_subclasses_with_methods_of_their_own_are_not_fused():
-    from lvt_ff.kernels import KERNELS
-    from lvt_ff.kernels.relu import ReluKernel
-
     class Squared(ReluKernel):
         def feature_map(self, q, k):
             return q.relu().square(), k.relu().square()
@@ -513,5 +612,12 @@ def test_subclasses_with_methods_of_their_own_are_not_fused():
     class Renamed(ReluKernel):
         source = "nowhere"
 
-    assert Squared.fused is None and Renamed.fused == "relu"
+    class Mixin:
+        def feature_map(self, q, k):
+            return q, k
+
+    class Mixed(Mixin, ReluKernel):
+        pass
+
+    assert Squared.fused is None and Mixed.fused is None and Renamed.fused == "relu"
     assert {name for name, kernel in KERNELS.items() if kernel.fused} == set(FUSED)
