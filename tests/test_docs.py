@@ -38,11 +38,12 @@ SMALLER = {
     f"'{json.dumps(dict(model_args=dict(depth=1, num_frames=2), epochs=1))}'",
     "augreg_in21k my_start": "augreg_in21k my_start --num_frames 2",
     "lvt_ff_default,lvt_ff_default:softmax:plain,timesformer": "test_lvt_ff --repeats 1",
+    "lvt_ff_default,lvt_ff_default:softmax,lvt_ff_default:relu:eager": "test_lvt_ff --repeats 1",
     "--mode train --dtype bfloat16": "--mode train --models test_lvt_ff --repeats 1",
     "from_a_file ": "from_a_file --num_frames 2 ",
 }
 # Other tests run these: installation is what CI does, others have their own tests.
-ELSEWHERE = r"pip |lvt-ff demo$|lvt-ff app --model \w+$|lvt-ff benchmark --(curve|table8)$"
+ELSEWHERE = r"pip |lvt-ff demo$|lvt-ff app --model \w+$|lvt-ff benchmark .*--(curve|table8)\b"
 
 
 def fenced(page, language):

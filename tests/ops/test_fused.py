@@ -597,6 +597,35 @@ def test_cost_grows_with_the_tokens_and_no_faster(pattern, grow):
     assert large[3] <= 4 * 32 * large[0]  # the MLP's hidden features are the largest of all
 
 
+def kept_for_backward(depth, fused=True):
+    """Numbers that a training step keeps, beside parameters."""
+    torch.manual_seed(0)
+    model = timm.create_model("test_lvt_ff", depth=depth, drop_rate=0.0)
+    model.set_fused_attn(fused)
+    storages = {}
+    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+
+    def keep(x):
+        storage = x.untyped_storage()
+        if storage.data_ptr() not in own:
+            storages[storage.data_ptr()] = storage.nbytes() // 4
+        return x
+
+    clip = torch.randn(1, model.num_frames, 3, *model.img_size)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        out = model(clip)
+    assert out.requires_grad  # or else what was kept would be gone already
+    return sum(storages.values())
+
+
+def test_a_block_keeps_what_its_linear_layers_need_and_little_else():
+    """Three sums and three norms of D channels, packed 3D and D twice, hidden 4D twice."""
+    tokens = 4 * 25
+    block = kept_for_backward(4) - kept_for_backward(3)
+    assert 22 * 64 * tokens <= block <= 22.5 * 64 * tokens
+    assert block < 0.5 * (kept_for_backward(4, fused=False) - kept_for_backward(3, fused=False))
+
+
 @pytest.mark.parametrize("options", [dict(), dict(attn_pattern="joint", fixation="none")])
 def test_operations_are_counted_in_fused_operators_too(options):
     model, _ = whole_model(**options)
