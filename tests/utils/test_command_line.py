@@ -387,4 +387,4 @@ def test_only_commands_that_store_options_offer_results(capsys):
         with pytest.raises(SystemExit):
             main([name, "--help"])
         offered = "results.json of an earlier run" in " ".join(capsys.readouterr().out.split())
-        assert offered == (name in ("finetune", "ablate"))
+        assert offered == (name in ("finetune", "ablate", "benchmark"))
