@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lvt_ff.layers.attention import Attention
-from lvt_ff.layers.fused import gate_parameters
+from lvt_ff.layers.fused import attention_spec, gate_parameters
 from lvt_ff.layers.mlp import VideoMlp
 from lvt_ff.model import LinearVideoTransformer, init_weights
 from lvt_ff.variants import VARIANTS
@@ -167,7 +167,7 @@ def _of_attention(name: str, operands: _Operands, attention: Attention) -> Case:
     qkv = operands.tokens(attention.qkv.out_features)
     attention.qkv = attention.proj = nn.Identity()
     gate = tuple(x.detach() for x in gate_parameters(attention.fixation))
-    arguments = (qkv, *gate, *attention.spec)
+    arguments = (qkv, *gate, *attention_spec(attention))
     call = torch.ops.lvt_ff
     num_outputs = qkv.numel() // (3 if operator == "attention" else 1)
     forward = Pass(getattr(call, operator), arguments, ("out",), qkv.numel() + num_outputs)
