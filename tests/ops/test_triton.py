@@ -62,6 +62,27 @@ def test_sample_in_the_interpreter():
     assert run.returncode == 0 and " passed" in run.stdout, run.stdout[-5000:] + run.stderr[-2000:]
 
 
+_MENDED = """
+import sys
+sys.path.append(sys.argv.pop(1))
+from triton_interpreter import mend
+mend()
+import pytest
+raise SystemExit(pytest.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.skipif(INTERPRETED, reason="runs the other tests")
+def test_authors_outputs_are_reproduced_in_the_interpreter():
+    place = Path(__file__).parent
+    golden = place.parent / "weights" / "test_golden.py"
+    chosen = ["-q", "-k", "reproduced and True and dtype1", str(golden)]  # fused, float32
+    command = [sys.executable, "-c", _MENDED, str(place), *chosen]
+    environment = dict(os.environ, TRITON_INTERPRET="1")
+    run = subprocess.run(command, env=environment, cwd=place, capture_output=True, text=True)
+    assert run.returncode == 0 and "4 passed" in run.stdout, run.stdout[-5000:] + run.stderr[-2000:]
+
+
 def spec_of(sequences, grid, num_heads, head_dim, shift=(), **changes):
     """An attention's arguments; `shift` has "spatial", "wide", "zero", "temporal", "segment"."""
     dim, fields = num_heads * head_dim, {"feature_map": "relu", "offset": 0.25}
