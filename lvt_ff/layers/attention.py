@@ -104,6 +104,7 @@ class Attention(nn.Module):
             return None
         if self.attn_drop.training and self.attn_drop.p:
             return None
+        # One that adds or multiplies its parts is of another class, and another fixation has none.
         gate = getattr(self.fixation, "gate", None)
         if gate is not None and not is_plain(gate, nn.Linear):
             return None

@@ -46,6 +46,8 @@ FIXATION_ORDERS = ("after", "before")
 class NoFixation(nn.Module):
     """Queries and keys pass unchanged."""
 
+    gate = None
+
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         return q, k
 
@@ -79,7 +81,6 @@ class FeatureFixation(nn.Module):
         linear = Float32Linear if self.in_float32 else nn.Linear
         self.gate = linear(input_dim, self.num_ratios * feature_dim)
         self.gate.first_bias = first_bias  # for init_weights
-        self.is_one_linear_layer = aggregate == "concat"
 
     def ratios(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """γ (S, A, L, F) of queries and of keys, the same where it is shared."""

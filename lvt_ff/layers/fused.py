@@ -69,15 +69,8 @@ def attention_spec(attention: "Attention") -> AttentionSpec | None:
     """What the fused operators are told of an attention as it is; None where it is not covered."""
     kernel, fixation = attention.kernel, attention.fixation
     shift = _shift_fields(attention.shift)
-    plain_gate = type(fixation) is FeatureFixation and fixation.is_one_linear_layer
-    known_gate = plain_gate or type(fixation) is NoFixation
-    if (
-        kernel.fused is None
-        or attention.grid is None
-        or attention.fix_first
-        or not known_gate
-        or shift is None
-    ):
+    unknown = shift is None or type(fixation) not in (FeatureFixation, NoFixation)
+    if kernel.fused is None or attention.grid is None or attention.fix_first or unknown:
         return None
     return AttentionSpec(
         sequences=attention.sequences.name,
@@ -93,9 +86,8 @@ def attention_spec(attention: "Attention") -> AttentionSpec | None:
 
 def gate_parameters(fixation: nn.Module) -> tuple[Tensor | None, Tensor | None]:
     """Weight and bias of a fixation's gate; None and None where it has none."""
-    if type(fixation) is NoFixation:
-        return None, None
-    return fixation.gate.weight, fixation.gate.bias
+    gate = fixation.gate
+    return (None, None) if gate is None else (gate.weight, gate.bias)
 
 
 @contextmanager

@@ -2,7 +2,8 @@
 
 from lvt_ff.ops.add_norm import add, add_norm
 from lvt_ff.ops.attention import attention, gated_heads
-from lvt_ff.ops.attention_spec import FEATURE_MAPS, AttentionSpec
+from lvt_ff.ops.attention_cpu import FEATURE_MAPS
+from lvt_ff.ops.attention_spec import AttentionSpec
 from lvt_ff.ops.dwconv import dwconv_gelu
 from lvt_ff.ops.linear import linear_attention, linear_weights, product
 from lvt_ff.ops.precision import autocast_off, in_float32, upcast

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lvt_ff.ops.registry import may_overwrite, operator
+from lvt_ff.ops.registry import may_overwrite, on_demand, operator
 
 __all__ = ["add", "add_norm"]
 
@@ -34,12 +34,6 @@ def _on_cpu_backward(
     return d_x.add_(grad_total), d_weight.to(weight.dtype), d_bias.to(bias.dtype)
 
 
-def _triton() -> Any:
-    from lvt_ff.ops import add_norm_triton  # triton may not be installed
-
-    return add_norm_triton
-
-
 def _empty(
     x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
@@ -50,14 +44,14 @@ def _empty(
 _forward = operator(
     f"add_norm(Tensor x, Tensor y, {_LAYER}, ScalarType dtype) -> (Tensor, Tensor)",
     cpu=_on_cpu,
-    triton=lambda *args: _triton().add_norm(*args),
+    triton=on_demand("add_norm_triton", "add_norm"),
     fake=_empty,
 )
 _backward = operator(
     "add_norm_backward(Tensor grad_total, Tensor grad_normed, Tensor total, "
     f"{_LAYER}) -> (Tensor, Tensor, Tensor)",
     cpu=_on_cpu_backward,
-    triton=lambda *args: _triton().add_norm_backward(*args),
+    triton=on_demand("add_norm_triton", "add_norm_backward"),
     fake=lambda a, b, *inputs: tuple(t.new_empty(t.shape) for t in inputs[:3]),
 )
 
@@ -103,13 +97,13 @@ def add_norm(
     Returns:
         The sum, and it normed.
     """
+    if overwrite and may_overwrite(x, y, weight, bias):
+        total = add(x, y, overwrite)
+        return total, F.layer_norm(total, weight.shape, weight, bias, eps)
     dtype = torch.promote_types(x.dtype, y.dtype)
     lowers = for_linear and dtype != torch.float64  # which autocast leaves alone
     if lowers and torch.is_autocast_enabled(x.device.type):
         dtype = torch.get_autocast_dtype(x.device.type)
-    if overwrite and may_overwrite(x, y, weight, bias):
-        total = add(x, y, overwrite)
-        return total, F.layer_norm(total, weight.shape, weight, bias, eps)
     return _forward(x, y, weight, bias, eps, dtype)
 
 

@@ -16,29 +16,29 @@ from torch.utils.flop_counter import register_flop_formula
 from lvt_ff.ops import attention_cpu
 from lvt_ff.ops.attention_spec import AttentionSpec
 from lvt_ff.ops.linear import queries_first
-from lvt_ff.ops.registry import operator
+from lvt_ff.ops.registry import on_demand, operator
 
 __all__ = ["attention", "gated_heads"]
 
 _INPUTS = f"Tensor qkv, Tensor? weight, Tensor? bias, {AttentionSpec.SCHEMA}"
 
 
-def _on_cpu(name: str, num_tensors: int) -> Callable[..., Any]:
+def _with_spec(function: Callable[..., Any], num_tensors: int) -> Callable[..., Any]:
+    """A function of tensors and an `AttentionSpec`, as one of tensors and its fields."""
+
     def run(*args: Any) -> Any:
-        function = getattr(attention_cpu, name)
         return function(*args[:num_tensors], AttentionSpec(*args[num_tensors:]))
 
     return run
 
 
-def _on_gpu(name: str, num_tensors: int) -> Callable[..., Any]:
-    def run(*args: Any) -> Any:
-        from lvt_ff.ops import attention_triton  # triton may not be installed
-
-        function = getattr(attention_triton, name)
-        return function(*args[:num_tensors], AttentionSpec(*args[num_tensors:]))
-
-    return run
+def _operator(name: str, schema: str, num_tensors: int, fake: Callable[..., Any]) -> CustomOpDef:
+    return operator(
+        f"{name}{schema}",
+        cpu=_with_spec(getattr(attention_cpu, name), num_tensors),
+        triton=_with_spec(on_demand("attention_triton", name), num_tensors),
+        fake=fake,
+    )
 
 
 def _gradients_like(grad: Tensor, *inputs: Any) -> tuple[Tensor, ...]:
@@ -50,14 +50,9 @@ def _gradients_like(grad: Tensor, *inputs: Any) -> tuple[Tensor, ...]:
 
 def _register(name: str, fake: Callable[..., Tensor]) -> CustomOpDef:
     """A forward and a backward operator, with the functions of this name on each device."""
-    back = f"{name}_backward"
-    forward = operator(f"{name}({_INPUTS}) -> Tensor", _on_cpu(name, 3), _on_gpu(name, 3), fake)
-    backward = operator(
-        f"{back}(Tensor grad, {_INPUTS}) -> (Tensor, Tensor, Tensor)",
-        _on_cpu(back, 4),
-        _on_gpu(back, 4),
-        _gradients_like,
-    )
+    forward = _operator(name, f"({_INPUTS}) -> Tensor", 3, fake)
+    schema = f"(Tensor grad, {_INPUTS}) -> (Tensor, Tensor, Tensor)"
+    backward = _operator(f"{name}_backward", schema, 4, _gradients_like)
 
     def keep(ctx: Any, inputs: tuple, output: Tensor) -> None:
         ctx.save_for_backward(*inputs[:3])

@@ -16,7 +16,13 @@ from lvt_ff.ops.linear import divisor, queries_first
 from lvt_ff.ops.precision import in_range, sum_dtype
 from lvt_ff.ops.shift_table import shift_table
 
-__all__ = ["attention", "attention_backward", "gated_heads", "gated_heads_backward"]
+__all__ = [
+    "FEATURE_MAPS",
+    "attention",
+    "attention_backward",
+    "gated_heads",
+    "gated_heads_backward",
+]
 
 _Place = tuple[slice, slice, slice]  # clips, sequences, heads
 
@@ -28,7 +34,8 @@ class _FeatureMap(NamedTuple):
     slope: Callable[[Tensor], Tensor]
 
 
-_FEATURE_MAPS = {
+# Elementwise maps of queries and keys to features that fused operators know.
+FEATURE_MAPS = {
     "identity": _FeatureMap(lambda x: x, torch.ones_like),
     "relu": _FeatureMap(torch.relu_, lambda x: (x > 0).to(x.dtype)),
     "elu1": _FeatureMap(lambda x: F.elu_(x).add_(1), lambda x: x.clamp_max(0).exp_()),
@@ -125,7 +132,7 @@ class _Sequences:
 def _features_(x: Tensor, spec: AttentionSpec) -> Tensor:
     """Queries and keys within (…, 3, E) become features, in place."""
     both = x[..., :2, :]
-    _FEATURE_MAPS[spec.feature_map].apply_(both)
+    FEATURE_MAPS[spec.feature_map].apply_(both)
     if spec.offset:
         both += spec.offset
     return x
@@ -139,30 +146,41 @@ def _key_sums(k: Tensor, v: Tensor) -> Tensor:
     return sums
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor, spec: AttentionSpec) -> tuple[Tensor, Tensor]:
-    """Sums of values (U, L, E) and what to divide them by (U, L, 1), of features (U, L, E)."""
-    if queries_first(q.shape[1], q.shape[2], v.shape[2]):
-        weights = torch.bmm(q, k.transpose(1, 2))
-        sums, norm = torch.bmm(weights, v), weights.sum(-1, keepdim=True)
+class _Sums(NamedTuple):
+    """What a division of linear attention has, of features and values (U, L, E).
+
+    Args:
+        queries_first: which product is the cheaper first one.
+        inner: that product, weights (U, L, L) or `_key_sums` (U, E, E + 1).
+        sums: of values (U, L, E).
+        norm: sums of weights (U, L, 1).
+        divide: what to divide by (U, L, 1).
+    """
+
+    queries_first: bool
+    inner: Tensor
+    sums: Tensor
+    norm: Tensor
+    divide: Tensor
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, spec: AttentionSpec) -> _Sums:
+    first = queries_first(q.shape[1], q.shape[2], v.shape[2])
+    if first:
+        inner = torch.bmm(q, k.transpose(1, 2))
+        sums, norm = torch.bmm(inner, v), inner.sum(-1, keepdim=True)
     else:
-        both = torch.bmm(q, _key_sums(k, v))
+        inner = _key_sums(k, v)
+        both = torch.bmm(q, inner)
         sums, norm = both[..., :-1], both[..., -1:]
-    return sums, divisor(norm, spec.eps, spec.clamp)
+    return _Sums(first, inner, sums, norm, divisor(norm, spec.eps, spec.clamp))
 
 
 def _attend_backward(
     grad: Tensor, q: Tensor, k: Tensor, v: Tensor, spec: AttentionSpec
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of q, k, v (U, L, E) from that of the output (U, L, E)."""
-    first = queries_first(q.shape[1], q.shape[2], v.shape[2])
-    if first:
-        weights = torch.bmm(q, k.transpose(1, 2))
-        sums, norm = torch.bmm(weights, v), weights.sum(-1, keepdim=True)
-    else:
-        key_sums = _key_sums(k, v)
-        both = torch.bmm(q, key_sums)
-        sums, norm = both[..., :-1], both[..., -1:]
-    divide = divisor(norm, spec.eps, spec.clamp)
+    first, inner, sums, norm, divide = _attend(q, k, v, spec)
     d_both = grad.new_empty(*grad.shape[:2], grad.shape[2] + 1)
     d_sums, d_norm = d_both[..., :-1], d_both[..., -1:]
     torch.div(grad, divide, out=d_sums)
@@ -172,11 +190,11 @@ def _attend_backward(
     if first:
         d_weights = torch.bmm(d_sums, v.transpose(1, 2)).add_(d_norm)
         d_k = torch.bmm(d_weights.transpose(1, 2), q)
-        return torch.bmm(d_weights, k), d_k, torch.bmm(weights.transpose(1, 2), d_sums)
+        return torch.bmm(d_weights, k), d_k, torch.bmm(inner.transpose(1, 2), d_sums)
     d_key_sums = torch.bmm(q.transpose(1, 2), d_both)
     d_kv, d_k_sum = d_key_sums[..., :-1], d_key_sums[..., -1:]
     d_k = torch.baddbmm(d_k_sum.transpose(1, 2), v, d_kv.transpose(1, 2))
-    return torch.bmm(d_both, key_sums.transpose(1, 2)), d_k, torch.bmm(k, d_kv)
+    return torch.bmm(d_both, inner.transpose(1, 2)), d_k, torch.bmm(k, d_kv)
 
 
 def _fix_(x: Tensor, ratios: Tensor) -> None:
@@ -204,9 +222,9 @@ def attention(
     for clips in sequences.clips():
         for place in sequences.places(clips):
             x = _prepared(sequences.gather(place), gate, spec)
-            sums, divide = _attend(*x.flatten(0, 2).unbind(2), spec)
+            found = _attend(*x.flatten(0, 2).unbind(2), spec)
             shape = x.shape[:4]
-            torch.div(sums.view(*shape, -1), divide.view(*shape, 1), out=heads[place])
+            torch.div(found.sums.view(*shape, -1), found.divide.view(*shape, 1), out=heads[place])
     return out
 
 
@@ -263,7 +281,7 @@ class _Gradients:
     def _part(self, place: _Place, fixed: Callable[[_Place, Tensor], Tensor]) -> Tensor:
         """Gradients (…, 3, E) of a part's shifted queries, keys and values."""
         x = self.sequences.gather(place)
-        slope = _FEATURE_MAPS[self.spec.feature_map].slope(x[..., :2, :])
+        slope = FEATURE_MAPS[self.spec.feature_map].slope(x[..., :2, :])
         x = _features_(x, self.spec)
         if self.gate is None:
             grad = fixed(place, x)

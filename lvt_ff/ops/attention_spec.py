@@ -8,11 +8,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-__all__ = ["FEATURE_MAPS", "SEQUENCES", "AttentionSpec"]
-
-# Elementwise maps of queries and keys to features that fused operators know.
-FEATURE_MAPS = ("identity", "relu", "elu1", "sigmoid")
-SEQUENCES = ("time", "space", "joint")
+__all__ = ["AttentionSpec"]
 
 
 class AttentionSpec(NamedTuple):
@@ -23,7 +19,7 @@ class AttentionSpec(NamedTuple):
             "joint" (a clip).
         grid: token grid (h, w); N = h·w.
         num_heads: A.
-        feature_map: name in `FEATURE_MAPS`.
+        feature_map: name in `lvt_ff.ops.FEATURE_MAPS`.
         offset: added to the features.
         eps: added to the denominator.
         clamp: the denominator is at least `eps` instead.

@@ -9,29 +9,23 @@ from torch.utils.flop_counter import register_flop_formula
 
 from lvt_ff.ops import dwconv_cpu
 from lvt_ff.ops.precision import autocast_off
-from lvt_ff.ops.registry import may_overwrite, operator
+from lvt_ff.ops.registry import may_overwrite, on_demand, operator
 
 __all__ = ["dwconv_gelu"]
 
 _INPUTS = "Tensor x, Tensor weight, Tensor bias, int[] grid"
 
 
-def _triton() -> Any:
-    from lvt_ff.ops import dwconv_triton  # triton may not be installed
-
-    return dwconv_triton
-
-
 _forward = operator(
     f"dwconv_gelu({_INPUTS}) -> Tensor",
-    cpu=lambda *args: dwconv_cpu.dwconv_gelu(*args),
-    triton=lambda *args: _triton().dwconv_gelu(*args),
+    cpu=dwconv_cpu.dwconv_gelu,
+    triton=on_demand("dwconv_triton", "dwconv_gelu"),
     fake=lambda x, weight, bias, grid: x.new_empty(x.shape),
 )
 _backward = operator(
     f"dwconv_gelu_backward(Tensor grad, {_INPUTS}) -> (Tensor, Tensor, Tensor)",
-    cpu=lambda *args: dwconv_cpu.dwconv_gelu_backward(*args),
-    triton=lambda *args: _triton().dwconv_gelu_backward(*args),
+    cpu=dwconv_cpu.dwconv_gelu_backward,
+    triton=on_demand("dwconv_triton", "dwconv_gelu_backward"),
     fake=lambda grad, *inputs: tuple(x.new_empty(x.shape) for x in inputs[:3]),
 )
 

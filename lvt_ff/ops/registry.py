@@ -1,6 +1,7 @@
 """Operators with an implementation for each device, which torch sees as one opaque node."""
 
 import functools
+import importlib
 import importlib.util
 import os
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from torch.nn.modules.module import _has_any_global_hook
 
 from lvt_ff.ops.precision import autocast_off
 
-__all__ = ["may_fuse", "may_overwrite", "operator"]
+__all__ = ["may_fuse", "may_overwrite", "on_demand", "operator"]
 
 # Triton's interpreter runs its kernels on a processor.
 _INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -25,6 +26,18 @@ _TRITON_DTYPES = frozenset({torch.float32, torch.bfloat16, torch.float16})
 @functools.cache
 def _has_triton() -> bool:
     return importlib.util.find_spec("triton") is not None
+
+
+def on_demand(module: str, name: str) -> Callable[..., Any]:
+    """A function of a module of `lvt_ff.ops` that is imported when it is called.
+
+    Triton, which some import, may not be installed.
+    """
+
+    def run(*args: Any) -> Any:
+        return getattr(importlib.import_module(f"lvt_ff.ops.{module}"), name)(*args)
+
+    return run
 
 
 def _without_autocast(function: Callable[..., Any], device_type: str) -> Callable[..., Any]:
