@@ -26,6 +26,23 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
+def test_ways_on_a_processor_are_told_apart():
+    ways = ["eager", "reference", "bfloat16", "autocast", "int8"]
+    command = [sys.executable, str(SCRIPTS / "cpu.py"), "--model", "test_lvt_ff", "--repeats", "1"]
+    run = subprocess.run(
+        [*command, "--ways", *ways],
+        env=dict(os.environ, PYTHONPATH=str(ROOT)),
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    lines = [line.split() for line in run.stdout.splitlines()[2:]]
+    errors = {line[0]: float(line[-1]) for line in lines}
+    assert list(errors) == ways
+    assert errors["eager"] == 0 and errors["reference"] < 1e-5
+    assert all(1e-5 < errors[way] < 0.5 for way in ways[2:])
+
+
 def test_kernels_are_checked_in_the_interpreter(tmp_path):
     pytest.importorskip("triton")
     output = tmp_path / "new" / "kernels.json"

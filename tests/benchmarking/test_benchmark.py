@@ -1,5 +1,6 @@
 """The benchmark: names, floors, turns, ratios, memory, and what the command writes."""
 
+import inspect
 import json
 import math
 from functools import partial
@@ -258,6 +259,24 @@ def test_a_training_step_changes_weights_and_leaves_no_gradient():
     assert any(not torch.equal(before[name], p) for name, p in model.named_parameters())
     assert all(parameter.grad is None for parameter in model.parameters())
     assert len(measure._tensors_of(optimizer)) >= 2 * len(before)
+
+
+@pytest.mark.parametrize(
+    ("option", "given", "expected"),
+    [
+        ("mode", "train", "train"),
+        ("dtype", "bfloat16", torch.bfloat16),
+        ("compile", True, True),
+        ("repeats", 3, 3),
+        ("profile", True, True),
+    ],
+)
+def test_options_become_settings(option, given, expected):
+    defaults = {
+        name: p.default for name, p in inspect.signature(module.benchmark).parameters.items()
+    }
+    options = SimpleNamespace(**{**defaults, "device": "cpu", option: given})
+    assert getattr(module._settings(options), option) == expected != defaults[option]
 
 
 @pytest.mark.parametrize("compiled", [False, True])

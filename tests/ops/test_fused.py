@@ -396,6 +396,29 @@ def test_autocast_leaves_float64_alone():
         assert model.double()(clip.double()).dtype == torch.float64
 
 
+@pytest.mark.parametrize(("kernel", "expected"), [("relu", torch.bfloat16), ("vig", torch.float32)])
+def test_what_is_normed_for_linear_layers_is_in_autocasts_dtype_at_once(kernel, expected):
+    """Kernels that look at their input get it as the norm gives it."""
+    model, clip = whole_model(attn_kernel=kernel)
+    seen = []
+    model.blocks[0].attn.register_forward_pre_hook(lambda m, inputs: seen.append(inputs[0].dtype))
+    with torch.autocast("cpu", torch.bfloat16):
+        model(clip)
+    assert seen == [expected]
+
+
+def test_fixations_of_others_run_as_they_are():
+    class Halved(nn.Module):
+        def forward(self, q, k, v):
+            return q / 2, k / 2
+
+    model, clip = whole_model(attn_kernel="softmax")
+    before = model(clip)
+    for block in model.blocks:
+        block.attn.fixation = Halved()
+    assert (model(clip) - before).abs().max() > 1e-5
+
+
 def test_models_that_were_pickled_without_what_fusing_needs_run():
     model, clip = whole_model()
     expected = model(clip)
