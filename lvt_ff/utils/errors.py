@@ -5,7 +5,15 @@ from contextlib import contextmanager
 
 from huggingface_hub.errors import StrictDataclassError
 
-__all__ = ["Failure", "FrameSizeError", "UsageError", "VideoReadError", "one_line", "usage"]
+__all__ = [
+    "DamagedVideoWarning",
+    "Failure",
+    "FrameSizeError",
+    "UsageError",
+    "VideoReadError",
+    "one_line",
+    "usage",
+]
 
 
 class Failure(RuntimeError):
@@ -22,6 +30,10 @@ class VideoReadError(RuntimeError):
 
 class FrameSizeError(VideoReadError):
     """A file has a larger frame than the caller allows."""
+
+
+class DamagedVideoWarning(UserWarning):
+    """A part of a file was lost; the other frames were read."""
 
 
 @contextmanager

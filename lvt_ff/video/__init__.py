@@ -1,0 +1,1 @@
+"""Video files to frames. Nothing here imports torch: decoder processes start in an instant."""
