@@ -41,6 +41,7 @@ MOVED: dict[str, tuple[str, ...]] = {
     "lvt_ff.convert.vit": ("weights.vit",),
     "lvt_ff.convert_checkpoint": ("convert.convert",),
     "lvt_ff.data.motion": ("data.synthetic",),
+    "lvt_ff.data.reader": ("video.reader", "video.decoders"),
     "lvt_ff.evaluate": ("training.evaluate",),
     "lvt_ff.explain.__main__": ("explain.explain",),
     "lvt_ff.export": ("inference.export",),

@@ -107,7 +107,9 @@ class UploadHandler:
         try:
             length_s = check_video(path, *self.limits)
             pages = [make_result_page(model, path, length_s) for model in self.models.values()]
-        except (ValueError, FrameSizeError) as error:
+        except FrameSizeError as error:
+            return self._outputs(f"⚠️ {error.__cause__ or error}")  # without the server's folders
+        except ValueError as error:
             return self._outputs(f"⚠️ {error}")
         except VideoReadError as error:
             print(error, file=sys.stderr)  # with the server's folders
@@ -183,7 +185,7 @@ def serve(
     names = shorts if len(set(shorts)) == len(models) else models
     if len(set(names)) < len(models) or "" in models:
         raise ValueError(f"--model must name different models, got {', '.join(models)}.")
-    reading = dict(timeout_s=max(60, max_seconds), max_pixels=MAX_FRAME_PIXELS)
+    reading = dict(max_pixels=MAX_FRAME_PIXELS)
     loaded = {
         short: Classifier(name, device, **reading)
         for short, name in zip(names, models, strict=True)

@@ -4,6 +4,7 @@ What is drawn for a clip is a function of (seed, epoch, place in the list) alone
 run, any number of workers and any number of processes see the same clips.
 """
 
+import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -11,11 +12,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from lvt_ff.data.reader import read_clip
 from lvt_ff.data.sampling import sample_indices
 from lvt_ff.data.transforms import EvalTransform, TrainTransform
 from lvt_ff.data.video_list import VideoList
-from lvt_ff.utils.errors import VideoReadError
+from lvt_ff.utils.errors import DamagedVideoWarning, VideoReadError
+from lvt_ff.video.clip_buffer import MAX_PIXELS
+from lvt_ff.video.reader import OnDamage, read_frames
 
 __all__ = [
     "EvalDataset",
@@ -28,14 +30,14 @@ _REPLACEMENTS = 10  # clips tried in place of one that cannot be read
 
 
 class TrainDataset(Dataset):
-    """Random clips; a file that cannot be read is replaced by another, and reported.
+    """Random clips; a file that cannot be read is replaced by another, damage is reported.
 
     Args:
         videos: what to draw from.
         transform: frames and generator to clip.
         num_frames, sampling, stride: see `sample_indices`.
         seed: of all draws.
-        decoder, timeout_s: see `read_clip`.
+        decoder, timeout_s, max_pixels, on_damage: see `read_clip`.
 
     Items are asked for as (epoch, index).
     """
@@ -51,12 +53,16 @@ class TrainDataset(Dataset):
         seed: int,
         decoder: str,
         timeout_s: float = 60.0,
+        max_pixels: int = MAX_PIXELS,
+        on_damage: OnDamage = "skip",
     ):
         self.videos = videos
         self.transform = transform
         self.clip_options = dict(num_frames=num_frames, sampling=sampling, stride=stride)
         self.seed = seed
-        self.read_options = dict(decoder=decoder, timeout_s=timeout_s)
+        self.read_options = dict(
+            decoder=decoder, timeout_s=timeout_s, max_pixels=max_pixels, on_damage=on_damage
+        )
 
     def __len__(self) -> int:
         return len(self.videos)
@@ -67,7 +73,7 @@ class TrainDataset(Dataset):
         rng = np.random.default_rng((self.seed, epoch, index))
         for _ in range(_REPLACEMENTS):
             try:
-                frames = read_clip(
+                clip = read_frames(
                     self.videos.paths[index],
                     lambda total: sample_indices(total, rng=rng, **self.clip_options),
                     **self.read_options,
@@ -76,8 +82,12 @@ class TrainDataset(Dataset):
                 failures.append((str(self.videos.paths[index]), str(error)))
                 index = int(rng.integers(len(self)))
                 continue
-            label = int(self.videos.labels[index])
-            return dict(clip=self.transform(frames, rng), label=label, failures=failures)
+            return dict(
+                clip=self.transform(clip.frames, rng),
+                label=int(self.videos.labels[index]),
+                failures=failures,
+                damage=_damage(self.videos.paths[index], clip.damage),
+            )
         raise VideoReadError(
             f"{_REPLACEMENTS} videos in a row could not be read; the last: {failures[-1][1]}"
         )
@@ -91,7 +101,7 @@ class EvalDataset(Dataset):
         transform: frames to crops.
         num_clips, num_crops: views are every clip times every crop.
         num_frames, sampling, stride: see `sample_indices`.
-        decoder, timeout_s: see `read_clip`.
+        decoder, timeout_s, max_pixels, on_damage: see `read_clip`.
     """
 
     def __init__(
@@ -106,6 +116,8 @@ class EvalDataset(Dataset):
         stride: int,
         decoder: str,
         timeout_s: float = 60.0,
+        max_pixels: int = MAX_PIXELS,
+        on_damage: OnDamage = "skip",
     ):
         self.videos = videos
         self.transform = transform
@@ -113,24 +125,23 @@ class EvalDataset(Dataset):
         self.clip_options = dict(
             num_frames=num_frames, sampling=sampling, stride=stride, num_clips=num_clips
         )
-        self.read_options = dict(decoder=decoder, timeout_s=timeout_s)
+        self.read_options = dict(
+            decoder=decoder, timeout_s=timeout_s, max_pixels=max_pixels, on_damage=on_damage
+        )
 
     def __len__(self) -> int:
         return len(self.videos)
 
     def __getitem__(self, index: int) -> dict:
+        path = self.videos.paths[index]
         item = dict(index=index, label=self.videos.labels[index].tolist())
         try:
-            views = read_views(
-                self.videos.paths[index],
-                self.transform,
-                self.clip_options,
-                self.num_crops,
-                **self.read_options,
+            views, damage = _views_and_damage(
+                path, self.transform, self.clip_options, self.num_crops, **self.read_options
             )
         except VideoReadError as error:
-            return dict(item, clip=None, failure=(str(self.videos.paths[index]), str(error)))
-        return dict(item, clip=views, failure=None)
+            return dict(item, clip=None, failure=(str(path), str(error)), damage=None)
+        return dict(item, clip=views, failure=None, damage=_damage(path, damage))
 
 
 def read_views(
@@ -141,16 +152,34 @@ def read_views(
     **read_options,
 ) -> Tensor:
     """All test views (V, T, C, H, W) of a video, by clip, then crop; it is read once."""
+    views, damage = _views_and_damage(path, transform, clip_options, num_crops, **read_options)
+    if damage:
+        warnings.warn(DamagedVideoWarning(f"{path} is damaged: {damage}."), stacklevel=2)
+    return views
+
+
+def _damage(path: str, damage: str) -> tuple[str, str] | None:
+    return (str(path), damage) if damage else None
+
+
+def _views_and_damage(
+    path: str,
+    transform: EvalTransform | Callable,
+    clip_options: dict,
+    num_crops: int,
+    **read_options,
+) -> tuple[Tensor, str]:
     num_frames, num_clips = clip_options["num_frames"], clip_options["num_clips"]
-    frames = read_clip(
+    clip = read_frames(
         path,
         lambda total: np.concatenate(
             [sample_indices(total, clip=clip, **clip_options) for clip in range(num_clips)]
         ),
         **read_options,
     )
-    clips = (frames[i * num_frames :][:num_frames] for i in range(num_clips))
-    return torch.stack([view for clip in clips for view in transform.crops(clip, num_crops)])
+    clips = (clip.frames[i * num_frames :][:num_frames] for i in range(num_clips))
+    views = [view for frames in clips for view in transform.crops(frames, num_crops)]
+    return torch.stack(views), clip.damage
 
 
 def collate(items: list[dict]) -> dict:

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lvt_ff.data import Decoder
+from lvt_ff.data import MAX_PIXELS, Decoder, OnDamage
 from lvt_ff.explain.attention_recorder import core_of
 from lvt_ff.explain.relevance import Explanation, relevance
 from lvt_ff.explain.views import ANIMATION_SUFFIXES, VIEWS, Viewer
@@ -15,6 +15,7 @@ from lvt_ff.inference.classifier import Classifier
 from lvt_ff.utils.atomic_io import atomic_file
 from lvt_ff.utils.command_line import command
 from lvt_ff.utils.errors import usage
+from lvt_ff.utils.option_types import PositiveInt
 from lvt_ff.utils.output import check_output_file
 from lvt_ff.utils.validation import suggest
 
@@ -84,6 +85,8 @@ def explain(
     head: int | None = None,
     query: tuple[int, ...] | None = None,
     decoder: Decoder = "auto",
+    max_pixels: PositiveInt = MAX_PIXELS,
+    on_damage: OnDamage = "skip",
     device: str | None = None,
 ) -> Explanation:
     """Draw what a model sees in a video.
@@ -101,6 +104,9 @@ def explain(
         query: Token of the view attention, as ROW,COLUMN from 0, or FRAME,ROW,COLUMN where
             attention is joint; the place that counts most if not given.
         decoder: Video backend; auto falls back from one to the next.
+        max_pixels: Largest frame that is decoded, in pixels.
+        on_damage: What is done with files that are damaged in part: read what they still show
+            (skip), or count them as files that cannot be read (raise).
         device: Torch device; a GPU where there is one if not given.
     """
     given = dict(label=label, layer=layer, head=head, query=query)
@@ -119,7 +125,9 @@ def explain(
                 f"--output must end with {' or '.join(suffixes)} for the view {view}, got {output}."
             )
         check_output_file(output, "--output")
-        classify = Classifier(model, device, decoder=decoder)
+        classify = Classifier(
+            model, device, decoder=decoder, max_pixels=max_pixels, on_damage=on_damage
+        )
         try:
             explained = explain_video(classify, video, given.pop("label", None))
             with torch.no_grad(), atomic_file(output) as partial:

@@ -17,7 +17,6 @@ from transformers.processing_utils import VideosKwargs
 from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import VideoMetadata
 
-from lvt_ff.data.reader import read_clip
 from lvt_ff.data.sampling import sample_indices
 from lvt_ff.data.transforms import (
     INTERPOLATIONS,
@@ -33,6 +32,7 @@ from lvt_ff.schema import check_processor
 from lvt_ff.timm_models import with_tag
 from lvt_ff.utils.json_files import read_object
 from lvt_ff.utils.validation import check_choice, suggest
+from lvt_ff.video.reader import read_clip
 
 __all__ = ["LVTFFVideoProcessor"]
 

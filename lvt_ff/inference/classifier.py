@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lvt_ff.data import header, read_clip, read_views, sample_indices
+from lvt_ff.data import MAX_PIXELS, OnDamage, header, read_clip, read_views, sample_indices
 from lvt_ff.hf.scores import score_function, scores_from_logits
 from lvt_ff.hub.model_folder import load_folder
 from lvt_ff.utils.errors import Failure, usage
@@ -25,9 +25,10 @@ class Classifier:
         device: torch device; None takes a GPU where there is one.
         num_clips: clips per video whose scores are averaged, times the crops.
         num_crops: crops of each clip, along the longer side.
-        decoder: see `lvt_ff.read_clip`, as are the next two.
-        timeout_s: seconds that reading one video may take.
+        decoder: see `lvt_ff.data.read_clip`, as are the next three.
+        timeout_s: seconds without progress that reading a video may take.
         max_pixels: of a frame.
+        on_damage: what is done with damaged videos.
 
     Raises:
         ValueError: not a model folder, or a device that is not there.
@@ -42,7 +43,8 @@ class Classifier:
         num_crops: int = 1,
         decoder: str = "auto",
         timeout_s: float = 60.0,
-        max_pixels: int | None = None,
+        max_pixels: int = MAX_PIXELS,
+        on_damage: OnDamage = "skip",
     ):
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         try:
@@ -54,7 +56,9 @@ class Classifier:
         self.transform = self.processor.eval_transform()
         self.clip_options = dict(self.processor.clip_options(), num_clips=num_clips)
         self.num_crops = num_crops
-        self.read_options = dict(decoder=decoder, timeout_s=timeout_s, max_pixels=max_pixels)
+        self.read_options = dict(
+            decoder=decoder, timeout_s=timeout_s, max_pixels=max_pixels, on_damage=on_damage
+        )
 
     def read(self, path: str | Path) -> Tensor:
         """The clips of a video as the model takes them, (num_clips · num_crops, T, C, H, W).

@@ -3,7 +3,7 @@
 import json as json_format
 from collections.abc import Iterator, Sequence
 
-from lvt_ff.data import Decoder, VideoReadError
+from lvt_ff.data import MAX_PIXELS, Decoder, OnDamage, VideoReadError
 from lvt_ff.hf.scores import format_score
 from lvt_ff.inference.classifier import Classifier
 from lvt_ff.utils.command_line import command
@@ -22,6 +22,8 @@ def predict(
     crops: PositiveInt = 1,
     json: bool = False,
     decoder: Decoder = "auto",
+    max_pixels: PositiveInt = MAX_PIXELS,
+    on_damage: OnDamage = "skip",
     device: str | None = None,
 ) -> None:
     """Print the best classes of each video.
@@ -39,10 +41,21 @@ def predict(
         crops: Crops along the longer side per clip; scores are averaged.
         json: One JSON object per video and line.
         decoder: Video backend; auto falls back from one to the next.
+        max_pixels: Largest frame that is decoded, in pixels.
+        on_damage: What is done with files that are damaged in part: read what they still show
+            (skip), or count them as files that cannot be read (raise).
         device: Torch device; a GPU where there is one if not given.
     """
     with usage():
-        classify = Classifier(model, device, clips, crops, decoder)
+        classify = Classifier(
+            model,
+            device,
+            clips,
+            crops,
+            decoder,
+            max_pixels=max_pixels,
+            on_damage=on_damage,
+        )
     failed = 0
     for path, result in _results(classify, videos, top_k):
         failed += isinstance(result, str)

@@ -11,7 +11,15 @@ from accelerate.utils import gather_object
 from torch import nn
 from torch.utils.data import DataLoader, Subset
 
-from lvt_ff.data import Decoder, EvalDataset, VideoList, collate, load_video_list
+from lvt_ff.data import (
+    MAX_PIXELS,
+    Decoder,
+    EvalDataset,
+    OnDamage,
+    VideoList,
+    collate,
+    load_video_list,
+)
 from lvt_ff.data.video_list import load_multi_label_list, load_value_list
 from lvt_ff.hf import LVTFFConfig, LVTFFVideoProcessor
 from lvt_ff.hf.scores import score_function, scores_from_logits
@@ -56,7 +64,7 @@ def score_videos(
     batch_size: int,
     num_workers: int,
     progress: str,
-) -> tuple[np.ndarray, list[tuple[str, str]]]:
+) -> tuple[np.ndarray, list[tuple[str, str]], list[tuple[str, str]]]:
     """Scores of every listed video, averaged over its views, on all processes.
 
     Args:
@@ -68,8 +76,8 @@ def score_videos(
         progress: text before the bar.
 
     Returns:
-        (n, K) float64, a row of NaN for each video that could not be read; and (path, reason) of
-        those.
+        (n, K) float64, a row of NaN for each video that could not be read; (path, reason) of
+        those; and (path, what was lost) of those that are damaged in part.
     """
     mine = range(accelerator.process_index, len(dataset), accelerator.num_processes)
     views_of_a_video = dataset.num_clips * dataset.num_crops
@@ -79,7 +87,7 @@ def score_videos(
         collate_fn=collate,
         num_workers=num_workers,
     )
-    rows, failures = [], []
+    rows, failures, damages = [], [], []
     was_training = model.training
     model.eval()
     bar = progress_bar(len(mine), "video", desc=progress, shown=accelerator.is_main_process)
@@ -90,6 +98,7 @@ def score_videos(
                 i for i, failed in zip(batch["index"], batch["failure"], strict=True) if not failed
             ]
             failures += [failure for failure in batch["failure"] if failure]
+            damages += [damage for damage in batch["damage"] if damage]
             if not read:
                 continue
             views = batch["clip"].flatten(0, 1)  # (videos · views, T, C, H, W)
@@ -102,12 +111,12 @@ def score_videos(
             scores = scores.unflatten(0, (len(read), views_of_a_video)).mean(dim=1).numpy()
             rows += zip(read, scores, strict=True)
     model.train(was_training)
-    rows, failures = gather_object(rows), gather_object(failures)
+    rows, failures, damages = (gather_object(part) for part in (rows, failures, damages))
     num_classes = len(rows[0][1]) if rows else len(dataset.videos.class_names)
     scores = np.full((len(dataset), num_classes), np.nan)
     for index, row in rows:  # by number: nothing counts twice, whoever scored it
         scores[index] = row
-    return scores, failures
+    return scores, failures, damages
 
 
 def evaluate_videos(
@@ -118,13 +127,14 @@ def evaluate_videos(
     **options,
 ) -> tuple[dict, np.ndarray]:
     """`score_videos` with how right they are: a dict for `results.json`, and the scores."""
-    scores, failures = score_videos(model, dataset, accelerator, **options)
+    scores, failures, damages = score_videos(model, dataset, accelerator, **options)
     results = dict(
         protocol=protocol(dataset.num_clips, dataset.num_crops, processor),
         **_measures(scores, dataset.videos, score_function(model.config)),
         num_listed=len(dataset),
         num_evaluated=len(dataset) - len(failures),
         failures=[dict(path=path, reason=reason) for path, reason in failures],
+        damaged=[dict(path=path, damage=damage) for path, damage in damages],
     )
     return results, scores
 
@@ -173,6 +183,8 @@ def evaluate(
     num_workers: NonNegativeInt = 2,
     mixed_precision: Literal["no", "bf16", "fp16"] | None = None,
     decoder: Decoder = "auto",
+    max_pixels: PositiveInt = MAX_PIXELS,
+    on_damage: OnDamage = "skip",
     cpu: bool = False,
 ) -> dict:
     """Top-1 and top-5 accuracy, a per-class table and a confusion matrix.
@@ -193,6 +205,9 @@ def evaluate(
         num_workers: Processes that read videos.
         mixed_precision: Autocast dtype; that of `accelerate launch` if not given.
         decoder: Video backend; auto falls back from one to the next.
+        max_pixels: Largest frame that is decoded, in pixels.
+        on_damage: What is done with files that are damaged in part: read what they still show
+            (skip), or count them as files that cannot be read (raise).
         cpu: Use the CPU where there is a GPU.
     """
     with usage():
@@ -212,6 +227,8 @@ def evaluate(
         num_crops=crops,
         **processor.clip_options(),
         decoder=decoder,
+        max_pixels=max_pixels,
+        on_damage=on_damage,
     )
     results, scores = evaluate_videos(
         network.to(accelerator.device),
@@ -273,6 +290,8 @@ def _report(results: dict, folder: Path, scores: np.ndarray, videos: VideoList) 
     outcome = "counted as wrong" if rows else "left out"
     for failure in results["failures"]:
         print(f"not read, {outcome}: {failure['reason']}")
+    for damaged in results["damaged"]:
+        print(f"damaged, evaluated with what was left: {damaged['path']}: {damaged['damage']}")
     write_text(folder / "evaluation.json", json.dumps(results, indent=2) + "\n")
     written = ["evaluation.json"]
     if results["num_evaluated"] and "top1" in results:

@@ -20,8 +20,10 @@ from accelerate.utils import DistributedType
 from torch.utils.data import DataLoader
 
 from lvt_ff.data import (
+    MAX_PIXELS,
     Decoder,
     EvalDataset,
+    OnDamage,
     TrainDataset,
     TrainTransform,
     VideoList,
@@ -108,6 +110,8 @@ def finetune(
     hub_private: bool = False,
     num_workers: NonNegativeInt = 2,
     decoder: Decoder = "auto",
+    max_pixels: PositiveInt = MAX_PIXELS,
+    on_damage: OnDamage = "skip",
     mixed_precision: Literal["no", "bf16", "fp16"] | None = None,
     grad_checkpointing: bool = False,
     cpu: bool = False,
@@ -148,12 +152,15 @@ def finetune(
         save_steps: Also write a checkpoint every so many steps; only with the epochs if not given.
         resume: Go on from the last checkpoint in output_dir, or start where there is none.
         max_bad_fraction: Stop when more of the listed videos than this could not be read (others
-            take their place until then; bad_files.csv names them).
+            take their place until then; bad_files.csv names them, and those that are damaged).
         tracker: Also log to tensorboard, a package of its own.
         push_to_hub: Repository ORG/NAME that the finished folder is pushed to.
         hub_private: Make that repository private where it is new.
         num_workers: Processes that read videos, per process.
         decoder: Video backend; auto falls back from one to the next.
+        max_pixels: Largest frame that is decoded, in pixels.
+        on_damage: What is done with files that are damaged in part: read what they still show
+            (skip), or count them as files that cannot be read (raise).
         mixed_precision: Autocast dtype; that of `accelerate launch` if not given.
         grad_checkpointing: Recompute blocks in the backward pass to save memory.
         cpu: Use the CPU where there is a GPU.
@@ -271,6 +278,7 @@ def _train(run: _Run) -> dict:
         num_train=len(videos),
         num_eval=len(run.eval_videos) if run.eval_videos else 0,
         bad_files=len(history.bad_files),
+        damaged_files=len(history.damaged_files),
         environment=environment(options.cpu),
     )
     if accelerator.is_main_process:
@@ -350,8 +358,9 @@ def _evaluation(run: _Run) -> Callable[[], dict] | None:
     if run.eval_videos is None:
         return None
     options, transform = run.options, run.processor.eval_transform()
-    reading = dict(run.processor.clip_options(), decoder=options.decoder)
-    dataset = EvalDataset(run.eval_videos, transform, num_clips=1, num_crops=1, **reading)
+    dataset = EvalDataset(
+        run.eval_videos, transform, num_clips=1, num_crops=1, **_reading_options(run)
+    )
 
     def evaluate() -> dict:
         results, _ = evaluate_videos(
@@ -368,13 +377,17 @@ def _evaluation(run: _Run) -> Callable[[], dict] | None:
     return evaluate
 
 
+def _reading_options(run: _Run) -> dict[str, Any]:
+    names = ("decoder", "max_pixels", "on_damage")
+    return run.processor.clip_options() | {name: getattr(run.options, name) for name in names}
+
+
 def _loader(run: _Run, batches: MicroBatches) -> DataLoader:
     """The training clips of this process, from the loop's first step on."""
     options, transform = run.options, run.processor.eval_transform()
     augment = TrainTransform(transform, options.scale_jitter, options.hflip)
-    reading = dict(run.processor.clip_options(), decoder=options.decoder)
     return DataLoader(
-        TrainDataset(run.videos, augment, seed=options.seed, **reading),
+        TrainDataset(run.videos, augment, seed=options.seed, **_reading_options(run)),
         batch_sampler=batches,
         collate_fn=collate,
         num_workers=options.num_workers,
@@ -400,6 +413,10 @@ def _write_output(folder: Path, network, processor, history: History, results: d
     )
     write_text(folder / "steps.jsonl", "".join(json.dumps(row) + "\n" for row in history.steps))
     table = io.StringIO()
-    csv.writer(table).writerows([("path", "reason"), *history.bad_files.items()])
+    damaged = [
+        (path, f"damaged, used with what was left: {damage}")
+        for path, damage in history.damaged_files.items()
+    ]
+    csv.writer(table).writerows([("path", "reason"), *history.bad_files.items(), *damaged])
     write_text(folder / "bad_files.csv", table.getvalue())
     write_model_folder(folder, network, processor, card, {"results.json": results}, [curve])

@@ -30,8 +30,8 @@ __all__ = ["Diverged", "History", "TrainingLoop", "changed_settings", "told_sett
 # Options that do not change what a run computes.
 # The data is compared by its fingerprint, so that its folder may be moved.
 _FREE_SETTINGS = {
-    *("eval_data", "max_bad_fraction", "num_workers", "output_dir", "save_steps", "tracker"),
-    "train_data",
+    *("eval_data", "max_bad_fraction", "max_pixels", "num_workers", "on_damage", "output_dir"),
+    *("save_steps", "tracker", "train_data"),
 }
 
 
@@ -43,6 +43,7 @@ class History:
     epochs: list[dict] = field(default_factory=list)
     best: dict | None = None
     bad_files: dict[str, str] = field(default_factory=dict)
+    damaged_files: dict[str, str] = field(default_factory=dict)  # used with what was left
 
 
 class Diverged(Failure):
@@ -162,13 +163,14 @@ class TrainingLoop:
         set_learning_rate(self.optimizer, lr)
         for kernel in self.kernels:
             kernel.start_step(step)
-        start, waited, failures = time.perf_counter(), 0.0, []
+        start, waited, failures, damages = time.perf_counter(), 0.0, [], []
         totals = torch.zeros(2, device=accelerator.device)
         for number in range(batches.accumulation):
             asked = time.perf_counter()
             batch = next(micro_batches)
             waited += time.perf_counter() - asked
             failures += [failure for item in batch["failures"] for failure in item]
+            damages += [damage for damage in batch["damage"] if damage]
             clips = batch["clip"].to(accelerator.device, non_blocking=True)
             labels = torch.tensor(batch["label"], device=accelerator.device)
             place = number * batches.num_processes + batches.rank
@@ -180,13 +182,14 @@ class TrainingLoop:
             accelerator.clip_grad_norm_(self.trained.parameters(), self.clip_grad)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        totals = torch.cat([totals, totals.new_tensor([len(failures)])])
+        totals = torch.cat([totals, totals.new_tensor([len(failures) + len(damages)])])
         loss, hits, bad = (accelerator.reduce(totals, "sum") / batches.num_processes).tolist()
         loss, top1 = loss / batches.accumulation, hits / batches.accumulation
         if math.isnan(loss):
             raise Diverged(f"The loss is not a number at step {step + 1}: lower --lr or use bf16.")
         if bad:
             self.history.bad_files.update(gather_object(failures))
+            self.history.damaged_files.update(gather_object(damages))
             self._check_bad_files()
         order = zlib.crc32(batches.step_indices(step)[1].tobytes())
         seconds = time.perf_counter() - start

@@ -7,13 +7,22 @@ import numpy as np
 
 from lvt_ff.utils.errors import FrameSizeError
 
-__all__ = ["MAX_CLIP_BYTES", "MAX_PIXELS", "Choose", "ClipBuffer"]
+__all__ = ["MAX_CLIP_BYTES", "MAX_PIXELS", "CallersError", "Choose", "ClipBuffer", "new_frames"]
 
 # Chosen frame numbers for the total number of frames.
 Choose = Callable[[int], Sequence[int]]
 
 MAX_PIXELS = 7680 * 4320  # of a frame: 8k
 MAX_CLIP_BYTES = 2**32
+
+
+def new_frames(shape: tuple[int, ...]) -> np.ndarray:
+    """An array of uint8 whose values do not matter."""
+    return np.empty(shape, np.uint8)
+
+
+class CallersError(BaseException):
+    """The caller's function that chooses frames failed: no decoder's error."""
 
 
 class ClipBuffer:
@@ -31,7 +40,7 @@ class ClipBuffer:
         self,
         choose: Choose,
         max_pixels: int = MAX_PIXELS,
-        allocate: Callable[[tuple[int, ...]], np.ndarray] = lambda shape: np.empty(shape, np.uint8),
+        allocate: Callable[[tuple[int, ...]], np.ndarray] = new_frames,
         progress: Callable[[], None] = lambda: None,
     ):
         self._choose, self._allocate, self.progress = choose, allocate, progress

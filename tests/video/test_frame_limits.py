@@ -43,15 +43,6 @@ def test_large_frames_behind_those_that_are_used_are_not_looked_at(tmp_path):
     assert frames.shape == (2, *SMALL, 3)
 
 
-def test_only_decoders_that_keep_the_limit_read(tmp_path):
-    write_video(tmp_path / "a.mp4", random_frames(4, *SMALL))
-    with pytest.raises(VideoReadError, match="decord: it cannot limit the pixels"):
-        read_clip(tmp_path / "a.mp4", [0], "decord", max_pixels=LIMIT)
-    expected = read_clip(tmp_path / "a.mp4", [0, 3])
-    found = read_clip(tmp_path / "a.mp4", [0, 3], max_pixels=LIMIT)
-    np.testing.assert_array_equal(found, expected)
-
-
 @pytest.mark.parametrize("size", [(2160, 3840), (3840, 2160)])
 def test_a_frame_of_the_limit_is_read(tmp_path, size):
     write_video(tmp_path / "a.mp4", np.zeros((1, *size, 3), np.uint8))
@@ -70,12 +61,13 @@ def test_damaged_files_are_not_called_too_large(tmp_path):
 
 def test_frames_that_change_their_size_are_as_large_as_the_first(tmp_path):
     write_growing_video(tmp_path / "a.webm", "libvpx", [SMALL, (128, 192), SMALL])
-    by_decord, by_pyav = (
-        read_clip(tmp_path / "a.webm", range(12), decoder) for decoder in ("decord", "pyav")
-    )
-    assert by_pyav.shape == by_decord.shape == (12, *SMALL, 3)
-    assert abs(by_pyav.astype(int) - by_decord).mean() < 3
-    np.testing.assert_array_equal(read_clip(tmp_path / "a.webm", [6, 9], "pyav"), by_pyav[[6, 9]])
+    frames = read_clip(tmp_path / "a.webm", range(12))
+    assert frames.shape == (12, *SMALL, 3)
+    expected = np.concatenate([random_frames(4, *size) for size in (SMALL, SMALL, SMALL)])
+    assert abs(frames.astype(int) - expected).mean() < 8
+    np.testing.assert_array_equal(read_clip(tmp_path / "a.webm", [6, 9]), frames[[6, 9]])
+    with pytest.raises(VideoReadError, match="decord: only used for plain .* change their size"):
+        read_clip(tmp_path / "a.webm", [0], "decord")
 
 
 def test_length_is_that_of_the_frames_where_the_header_says_less(tmp_path):

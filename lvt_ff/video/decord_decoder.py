@@ -1,0 +1,35 @@
+"""decord: fast in plain files, wrong or worse in others, which `refuses` names."""
+
+from lvt_ff.video.clip_buffer import ClipBuffer
+from lvt_ff.video.probe import Probe
+
+__all__ = ["decode", "refuses"]
+
+
+def refuses(found: Probe) -> str | None:
+    """Why decord must not read a file, or None.
+
+    decord 0.6.0 counts packets that show nothing, numbers frames of open groups by decoding order
+    where it seeks, knows neither mirrored nor oblong pixels, and may abort on damage.
+    """
+    open_groups = "has open groups of pictures" if found.open_groups else ""
+    return refuses_special(found) or open_groups or None
+
+
+def refuses_special(found: Probe) -> str | None:
+    """Why decoders that rely on a container's index and times must not read a file, or None."""
+    return ("is damaged" if found.damage else "") or found.untimed or found.special or None
+
+
+def decode(path: str, found: Probe, clip: ClipBuffer, threads: int) -> str:
+    """See `pyav_decoder.decode`; what is lost is an error here."""
+    import decord
+
+    decord.logging.set_level(decord.logging.QUIET)  # what is wrong is in the error it raises
+    reader = decord.VideoReader(path, num_threads=threads)
+    if len(reader) != found.num_shown:
+        raise ValueError(f"it counts {len(reader)} frames of {found.num_shown}")
+    clip.choose(found.num_shown)
+    for number in clip.missing:
+        clip.put(number, reader[number].asnumpy())
+    return ""

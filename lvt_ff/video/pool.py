@@ -1,0 +1,91 @@
+"""Decoder processes that are kept: as many as threads of this process read at a time."""
+
+import atexit
+import os
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from lvt_ff.video.clip_buffer import Choose
+from lvt_ff.video.decoder_process import DecoderProcess
+
+__all__ = ["MAX_PROCESSES", "request", "restart"]
+
+MAX_PROCESSES = min(os.cpu_count() or 1, 8)
+
+
+class _Pool:
+    def __init__(self):
+        self._places = threading.BoundedSemaphore(MAX_PROCESSES)
+        self._lock = threading.Lock()
+        self._idle: list[DecoderProcess] = []
+        self._all: set[DecoderProcess] = set()
+
+    def request(self, message: dict, *how: Any) -> dict[str, Any]:
+        with self._places:
+            process = self._take()
+            try:
+                return process.request(message, *how)
+            finally:
+                self._give_back(process)
+
+    def _take(self) -> DecoderProcess:
+        with self._lock:
+            while self._idle:
+                process = self._idle.pop()
+                if process.is_alive():
+                    return process
+                self._all.discard(process)
+                process.close()
+        process = DecoderProcess()
+        with self._lock:
+            self._all.add(process)
+        return process
+
+    def _give_back(self, process: DecoderProcess) -> None:
+        with self._lock:
+            if process.usable:
+                self._idle.append(process)
+                return
+            self._all.discard(process)
+        process.close()
+
+    def close(self) -> None:
+        for process in self._all:
+            process.close()
+
+    def abandon(self) -> None:
+        for process in self._all:
+            process.abandon()
+
+
+_pool = _Pool()
+
+
+def request(
+    message: dict,
+    choose: Choose,
+    timeout_s: float,
+    note: Callable[[dict], None] = lambda answer: None,
+) -> dict[str, Any]:
+    """See `DecoderProcess.request`; waits for a process where all are busy."""
+    return _pool.request(message, choose, timeout_s, note)
+
+
+def restart() -> None:
+    """End all decoder processes; new ones start when they are needed."""
+    global _pool
+    old, _pool = _pool, _Pool()
+    old.close()
+
+
+def _after_fork() -> None:
+    """A forked process has decoders of its own, and does not keep its parent's alive."""
+    global _pool
+    old, _pool = _pool, _Pool()
+    old.abandon()
+
+
+atexit.register(lambda: _pool.close())
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,239 @@
+"""What a file holds, from all its packets and its first frame: the ground on which backends read.
+
+Frames are numbered as they are shown. Where the container's times can be trusted, a frame is found
+by its time; elsewhere only decoding from the first packet on tells which frame is which.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from lvt_ff.video.clip_buffer import MAX_PIXELS
+from lvt_ff.video.display import Shape
+from lvt_ff.video.file_end import is_cut_off
+from lvt_ff.video.packets import PacketFacts, PacketReader
+from lvt_ff.video.stream import decode_packet, open_stream
+
+__all__ = ["Probe", "Start", "probe"]
+
+# Containers with a time for every frame, in which FFmpeg jumps exactly.
+_TIMED = {"mov", "matroska", "flv"}
+_REMEMBERED = 64
+_PROGRESSIVE = (0, 1)  # FFmpeg's field orders: unknown, one frame at a time
+
+
+@dataclass(frozen=True)
+class Start:
+    """A packet from which decoding may start.
+
+    Args:
+        number: of the first frame that is right from there on.
+        pts, dts: presentation and decoding time.
+    """
+
+    number: int
+    pts: int
+    dts: int | None
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a file holds.
+
+    Args:
+        num_shown: frames that the packets show; where `untimed`, only decoding proves it.
+        times: of all shown frames, ascending (num_shown,), in units of the stream's time base;
+            empty where `untimed`.
+        starts: in the order of the file; empty where `untimed`.
+        untimed: why frames cannot be found by their times, or "".
+        special: what of it not every decoder shows rightly, or "".
+        open_groups: frames around a key frame refer to what lies before it.
+        num_bad: packets whose structure is damaged.
+        ending: why the file ends early, or "".
+        shape: how frames are shown.
+        coded_pixels: of the first frame.
+        seconds: of the container or of the packets, whichever says more.
+    """
+
+    num_shown: int
+    times: np.ndarray
+    starts: tuple[Start, ...]
+    untimed: str
+    special: str
+    open_groups: bool
+    num_bad: int
+    ending: str
+    shape: Shape
+    coded_pixels: int
+    seconds: float
+
+    @property
+    def damage(self) -> str:
+        """What is lost in the file's structure, in words, or ""."""
+        bad = f"{self.num_bad} of its packets are damaged" if self.num_bad else ""
+        return ", ".join(part for part in (bad, self.ending) if part)
+
+
+_recent: dict[tuple, Probe] = {}
+
+
+def probe(
+    path: str, max_pixels: int = MAX_PIXELS, progress: Callable[[], None] = lambda: None
+) -> Probe:
+    """Go through the packets of a file and decode its first frame.
+
+    Args:
+        path: a video file.
+        max_pixels: of the first frame.
+        progress: called after every packet.
+
+    Raises:
+        FrameSizeError: the first frame is larger.
+        ValueError, av.FFmpegError: not a video, or none that can be decoded.
+    """
+    state = os.stat(path)
+    key = (path, state.st_size, state.st_mtime_ns, max_pixels)
+    if key not in _recent:
+        scan = _Scan()
+        with open_stream(path, max_pixels) as (container, stream):
+            scan.run(container, stream, max_pixels, progress)
+            found = scan.result(container, stream, is_cut_off(path))
+        while len(_recent) >= _REMEMBERED:
+            _recent.pop(next(iter(_recent)), None)
+        _recent[key] = found
+    return _recent[key]
+
+
+class _Scan:
+    """One way through the packets of a file."""
+
+    def __init__(self):
+        self.first = None
+        self.num_shown = 0
+        self.pts: list[int | None] = []  # of packets that show a frame
+        self.keys: list[tuple[int | None, int | None]] = []
+        self.parameters = b""
+        self.num_bad = 0
+        self.error = ""
+        self.hidden = self.many = False  # some packet shows no frame, or several
+        self.late = self.any_packet = False  # some come before the first start; there are any
+        self.changes = self.open_groups = False
+        self.skip_leading = True  # at the file's first start
+        self.span: tuple[float, float] = (float("inf"), 0)
+
+    def run(self, container, stream, max_pixels: int, progress: Callable[[], None]) -> None:
+        """Look at every packet."""
+        import av
+
+        context = stream.codec_context
+        reader = PacketReader(context.name, context.extradata)
+        self.codec_known = reader.known
+        try:
+            for packet in container.demux(stream):
+                progress()
+                if packet.size:
+                    self.any_packet = True
+                    self._add(packet, reader(packet))
+                if self.keys and self.first is None:
+                    self._decode(stream, packet, max_pixels)
+        except av.FFmpegError as error:
+            self.error = f"it ends in an error ({error.strerror})"
+
+    def _add(self, packet, facts: PacketFacts) -> None:
+        if packet.pts is not None:
+            self.span = min(self.span[0], packet.pts), max(self.span[1], packet.pts)
+        self.num_bad += not facts.whole
+        if facts.starts and facts.whole:
+            self.skip_leading = facts.skips_leading or not self.keys
+            self.keys.append((packet.pts, packet.dts))
+            self.changes |= self.parameters not in (b"", facts.parameters)
+            self.parameters = facts.parameters
+            self.changes |= packet.has_sidedata("new_extradata")
+        self.open_groups |= packet.is_keyframe and facts.open_group
+        self.late |= not self.keys
+        unseen = packet.is_discard or not self.keys or (facts.leading and self.skip_leading)
+        shown = 0 if unseen else facts.shown
+        if not shown:
+            self.hidden = True
+            return
+        self.many |= shown > 1
+        self.num_shown += shown
+        self.pts.append(packet.pts)
+
+    def _decode(self, stream, packet, max_pixels: int) -> None:
+        import av
+
+        try:
+            frames = decode_packet(stream, packet, max_pixels)
+        except av.FFmpegError:
+            return
+        self.first = next((frame for frame in frames if not frame.is_corrupt), None)
+
+    def result(self, container, stream, cut_off: bool) -> Probe:
+        """What was found.
+
+        Raises:
+            ValueError: no frame can be shown.
+        """
+        import av
+
+        if self.first is None:
+            why = "it has no key frame" if self.any_packet else "it has no packets"
+            why = "no frame of it can be decoded" if self.keys else why
+            raise ValueError(f"{why}{': ' + self.error if self.error else ''}")
+        shape = Shape.of(self.first, stream.sample_aspect_ratio)
+        times = np.array([0 if time is None else time for time in self.pts], np.int64)
+        times.sort()
+        untimed = self._untimed(container, stream, times)
+        starts = ()
+        if not untimed:
+            numbers = np.searchsorted(times, [pts for pts, _ in self.keys])
+            starts = tuple(
+                Start(int(number), pts, dts)
+                for number, (pts, dts) in zip(numbers, self.keys, strict=True)
+            )
+        first, last = self.span
+        span = float((last - min(first, last)) * stream.time_base)
+        return Probe(
+            num_shown=self.num_shown,
+            times=times if not untimed else times[:0],
+            starts=starts,
+            untimed=untimed,
+            special=self._special(shape, times),
+            open_groups=self.open_groups,
+            num_bad=self.num_bad,
+            ending=self.error or ("it is cut off" if cut_off else ""),
+            shape=shape,
+            coded_pixels=self.first.width * self.first.height,
+            seconds=max((container.duration or 0) / av.time_base, span),
+        )
+
+    def _untimed(self, container, stream, times: np.ndarray) -> str:
+        reasons = {
+            f"is in {container.format.name}": not _TIMED & {*container.format.name.split(",")},
+            f"is coded in {stream.codec_context.name}": not self.codec_known,
+            "starts without a key frame": self.late,
+            "has packets of several frames": self.many,
+            "has damaged packets": bool(self.num_bad),
+            "is interlaced": self._is_interlaced(stream),
+            "has frames without a time of their own": None in self.pts
+            or bool((np.diff(times) <= 0).any())
+            or any(pts is None for pts, _ in self.keys),
+        }
+        return next((reason for reason, holds in reasons.items() if holds), "")
+
+    def _special(self, shape: Shape, times: np.ndarray) -> str:
+        reasons = {
+            "has packets that show nothing, as behind an edit list": self.hidden,
+            "has times before its start": bool(len(times)) and times[0] < 0,
+            "has frames that may change their size": self.changes,
+            "has pixels that are not square": not shape.square_pixels,
+            "is mirrored": shape.is_mirrored,
+        }
+        return next((reason for reason, holds in reasons.items() if holds), "")
+
+    def _is_interlaced(self, stream) -> bool:
+        order = getattr(stream.codec_context, "field_order", 0)
+        return self.first.interlaced_frame or int(order) not in _PROGRESSIVE

@@ -1,0 +1,219 @@
+"""PyAV: reads every file, by the frames' times where they can be trusted, else in order."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from lvt_ff.video.clip_buffer import ClipBuffer
+from lvt_ff.video.display import Deinterlacer, Painter
+from lvt_ff.video.packets import PacketFacts, PacketReader
+from lvt_ff.video.probe import Probe, Start
+from lvt_ff.video.stream import decode_packet, open_stream
+
+__all__ = ["decode"]
+
+_MAX_READINGS = 3  # of a file whose number of frames turns out to be another
+
+
+class _OtherFrames(Exception):
+    """Decoding gave other frames than the packets' times said."""
+
+
+def decode(path: str, found: Probe, clip: ClipBuffer, threads: int) -> str:
+    """Put the frames that are wanted into `clip`; returns what was lost, or "".
+
+    Args:
+        path: a video file.
+        found: what it holds.
+        clip: what is wanted.
+        threads: of the decoder.
+
+    Raises:
+        FrameSizeError: a frame is larger than allowed.
+        ValueError, IndexError, av.FFmpegError: the frames cannot be had.
+    """
+    if not found.untimed:
+        try:
+            _decode_by_time(path, found, clip, threads)
+            return found.damage
+        except _OtherFrames:
+            pass
+    return _decode_in_order(path, found, clip, threads)
+
+
+def _decode_by_time(path: str, found: Probe, clip: ClipBuffer, threads: int) -> None:
+    clip.choose(found.num_shown)
+    paint = Painter(found.shape)
+    first_numbers = [start.number for start in found.starts]
+    if first_numbers[0]:
+        raise _OtherFrames
+    with open_stream(path, clip.max_pixels, threads) as (container, stream):
+        frames, position = None, 0
+        for wanted in clip.missing:
+            start = int(np.searchsorted(first_numbers, wanted, side="right")) - 1
+            if frames is None or first_numbers[start] > position:  # else decoding on is shorter
+                frames = _frames_from(container, stream, found, start, clip)
+            for number, frame in frames:
+                position = number + 1
+                if clip.wants(number):
+                    clip.put(number, paint(frame))
+                if number >= wanted:
+                    break
+
+
+def _frames_from(
+    container, stream, found: Probe, number: int, clip: ClipBuffer
+) -> Iterator[tuple[int, object]]:
+    """Frames with their numbers, from a start on; _OtherFrames where they are not as expected."""
+    import av
+
+    start: Start = found.starts[number]
+    try:
+        if number:
+            _jump(container, stream, start)
+        expected = start.number
+        for packet in _packets_from(container, stream, start):
+            clip.progress()
+            for frame in decode_packet(stream, packet, clip.max_pixels):
+                if frame.pts is not None and frame.pts < start.pts:
+                    continue  # it leans on what was not decoded
+                ended = expected >= found.num_shown
+                if ended or frame.pts != found.times[expected] or _is_odd(frame):
+                    raise _OtherFrames
+                yield expected, frame
+                expected += 1
+    except av.FFmpegError as error:
+        raise _OtherFrames from error
+    if expected < found.num_shown:
+        raise _OtherFrames
+
+
+def _is_odd(frame) -> bool:
+    return frame.is_corrupt or frame.interlaced_frame
+
+
+def _jump(container, stream, start: Start) -> None:
+    """Go to a start; a container that keeps presentation times is asked for those."""
+    by_decoding = start.dts is not None and "mov" in container.format.name
+    container.seek(start.dts if by_decoding else start.pts, stream=stream)
+
+
+def _packets_from(container, stream, start: Start) -> Iterator:
+    """Packets from a start on; _OtherFrames where the container did not jump there."""
+    arrived = False
+    for packet in container.demux(stream):
+        if not arrived and packet.size:
+            if (packet.pts, packet.dts) != (start.pts, start.dts):
+                raise _OtherFrames
+            arrived = True
+        yield packet
+
+
+def _decode_in_order(path: str, found: Probe, clip: ClipBuffer, threads: int) -> str:
+    guess = found.num_shown
+    for _ in range(_MAX_READINGS):
+        clip.choose(guess)
+        reading = _Reading(found, clip)
+        if not reading.run(path, threads):
+            threads = 1  # with several, an error comes at another packet than its own
+            clip.choose(guess)
+            reading = _Reading(found, clip)
+            reading.run(path, threads)
+        if reading.count == guess:
+            return reading.damage(found)
+        guess = reading.count
+    raise ValueError(f"it shows another number of frames at each reading, the last time {guess}")
+
+
+class _Reading:
+    """One way through a file, in which every frame is decoded and counted."""
+
+    def __init__(self, found: Probe, clip: ClipBuffer):
+        self._clip, self._paint = clip, Painter(found.shape)
+        self._deinterlace = Deinterlacer()
+        self.count = self.num_lost = 0
+        self.reason = ""
+
+    def run(self, path: str, threads: int) -> bool:
+        """Whether it came to the end, or with one thread past every error, to the end."""
+        import av
+
+        with open_stream(path, self._clip.max_pixels, threads) as (container, stream):
+            context = stream.codec_context
+            facts_of = PacketReader(context.name, context.extradata)
+            self._started, self._waiting, self._resumed_at = False, True, None
+            packets = container.demux(stream)
+            while True:
+                try:
+                    packet = next(packets, None)
+                except av.FFmpegError as error:  # the rest is lost
+                    self.reason, packet = error.strerror, None
+                facts = facts_of(packet) if packet is not None and packet.size else None
+                if packet is not None and facts is None:
+                    continue
+                try:
+                    self._feed(stream, packet, facts, context.name)
+                except av.FFmpegError as error:
+                    if threads > 1:
+                        return False
+                    self._lose(facts, context.name, error.strerror)
+                if packet is None:
+                    break
+        for frame in self._deinterlace(None):
+            self._take(frame)
+        return True
+
+    def _feed(self, stream, packet, facts: PacketFacts | None, codec: str) -> None:
+        """Decode a packet, unless what it refers to is lost; None ends the decoding."""
+        self._clip.progress()
+        if facts is not None:
+            if not facts.whole:
+                self._lose(facts, codec, "a packet is damaged")
+                return
+            if self._waiting and not facts.starts:
+                self.num_lost += facts.shown if self.num_lost else 0
+                return
+            if self._waiting:
+                self._resume(stream, packet)
+        for frame in decode_packet(stream, packet, self._clip.max_pixels):
+            self._show(frame)
+
+    def _resume(self, stream, packet) -> None:
+        """Start anew, as at the beginning of a file: leading packets are left out."""
+        if self._started:
+            for frame in decode_packet(stream, None, self._clip.max_pixels):
+                self._show(frame)
+            stream.codec_context.flush_buffers()
+        self._started, self._waiting, self._resumed_at = True, False, packet.pts
+
+    def _lose(self, facts: PacketFacts | None, codec: str, reason: str) -> None:
+        if facts is None:
+            return
+        self.num_lost += max(facts.shown, 1)
+        self.reason = self.reason or reason
+        # What refers to a lost key frame is grey; HEVC has grey in place of any lost reference.
+        grey = facts.starts or (codec == "hevc" and facts.reference)
+        self._waiting = self._waiting or grey
+
+    def _show(self, frame) -> None:
+        early = None not in (frame.pts, self._resumed_at) and frame.pts < self._resumed_at
+        if early or frame.is_corrupt:
+            self.num_lost += frame.is_corrupt
+            return
+        for ready in self._deinterlace(frame):
+            self._take(ready)
+
+    def _take(self, frame) -> None:
+        if self._clip.wants(self.count):
+            self._clip.put(self.count, self._paint(frame))
+        self.count += 1
+        self._clip.progress()
+
+    def damage(self, found: Probe) -> str:
+        """What was lost, in words, or ""."""
+        if not self.num_lost:
+            return found.damage
+        total = self.count + self.num_lost
+        reason = f" ({self.reason})" if self.reason else ""
+        lost = f"{self.num_lost} of {total} frames are lost{reason}"
+        return ", ".join(part for part in (lost, found.ending) if part)

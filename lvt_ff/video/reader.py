@@ -1,0 +1,233 @@
+"""From a video to the frames asked for, whichever backend can give them.
+
+Files are decoded in processes of their own, so that none can end, hang or exhaust this one;
+`LVT_FF_DECODE=inline` decodes here, for files that are trusted.
+"""
+
+import multiprocessing
+import os
+import warnings
+from collections.abc import Sequence
+from functools import partial
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from lvt_ff.utils.errors import DamagedVideoWarning, FrameSizeError, VideoReadError
+from lvt_ff.video import pool
+from lvt_ff.video.clip_buffer import MAX_PIXELS, CallersError, Choose, ClipBuffer
+from lvt_ff.video.decoder_process import Died
+from lvt_ff.video.decoders import (
+    DECODER_CHOICES,
+    DECODERS,
+    Attempt,
+    Refused,
+    decode,
+    read_header,
+)
+from lvt_ff.video.file_names import problem_of_file
+
+__all__ = ["OnDamage", "ReadClip", "header", "read_clip", "read_frames"]
+
+OnDamage = Literal["skip", "raise"]
+
+_WAYS = ("processes", "inline")
+_MAX_THREADS = 4  # of a decoder; frames that are decoded at a time take memory
+_absent: dict[str, Attempt] = {}  # backends that cannot be loaded here
+
+
+class ReadClip(NamedTuple):
+    """What was read.
+
+    Args:
+        frames: (T, H, W, 3) uint8 RGB.
+        total: number of frames that the video shows.
+        damage: what was lost of the file, or "".
+        decoder: the backend.
+    """
+
+    frames: np.ndarray
+    total: int
+    damage: str
+    decoder: str
+
+
+def read_clip(
+    path: str | os.PathLike,
+    indices: Sequence[int] | Choose,
+    decoder: str = "auto",
+    timeout_s: float = 60.0,
+    max_pixels: int = MAX_PIXELS,
+    on_damage: OnDamage = "skip",
+) -> np.ndarray:
+    """Read frames of a video, as players show them: upright, in square pixels, deinterlaced.
+
+    Args:
+        path: a video file.
+        indices: numbers of shown frames in presentation order, repeats allowed, or a function that
+            chooses them for the total number of frames; it is called again where the file said
+            another total than it has.
+        decoder: "auto" tries torchcodec, decord and PyAV in this order, leaving out what is not
+            installed or not made for the file; a name forces one.
+        timeout_s: without progress, for each backend.
+        max_pixels: of any frame that is decoded, whatever the file's header says.
+        on_damage: "skip" reads what a damaged file still shows, with a `DamagedVideoWarning`;
+            "raise" does not.
+
+    Returns:
+        (T, H, W, 3) uint8 RGB; frames of other sizes are scaled to the first one's.
+
+    Raises:
+        VideoReadError: the file is missing, empty, damaged, not a video or too short, or no backend
+            is installed, or its decoder died. FrameSizeError, a kind of it: a frame has more than
+            `max_pixels`, or the clip takes more than 4.3 GB.
+        ValueError: an unknown decoder name or `on_damage`.
+    """
+    clip = read_frames(path, indices, decoder, timeout_s, max_pixels, on_damage)
+    if clip.damage:
+        told = f"Video {os.fspath(path)!r} is damaged: {clip.damage}."
+        warnings.warn(DamagedVideoWarning(told), stacklevel=2)
+    return clip.frames
+
+
+def read_frames(
+    path: str | os.PathLike,
+    indices: Sequence[int] | Choose,
+    decoder: str = "auto",
+    timeout_s: float = 60.0,
+    max_pixels: int = MAX_PIXELS,
+    on_damage: OnDamage = "skip",
+) -> ReadClip:
+    """`read_clip` with what it found besides, and without its warning."""
+    for name, value, known in (
+        ("decoder", decoder, DECODER_CHOICES),
+        ("on_damage", on_damage, ("skip", "raise")),
+    ):
+        if value not in known:
+            raise ValueError(f"{name} must be one of {list(known)}, got {value!r}.")
+    path = str(os.fspath(path))  # not numpy's kind of string, which prints otherwise
+    problem = problem_of_file(path)
+    if problem:
+        raise VideoReadError(f"Cannot read video {path!r}: {problem}.")
+    choose = indices if callable(indices) else lambda total: indices
+    names = list(DECODERS) if decoder == "auto" else [decoder]
+    try:
+        clip = _read(names, path, choose, timeout_s, max_pixels)
+    except FrameSizeError as error:
+        raise FrameSizeError(f"Cannot read video {path!r}: {error}") from error
+    except Refused as error:
+        raise VideoReadError(f"Cannot read video {path!r}. Tried {error}.") from error
+    if clip.damage and on_damage == "raise":
+        raise VideoReadError(
+            f"Cannot read the whole video {path!r}: {clip.damage}; on_damage skip reads the rest."
+        )
+    return clip
+
+
+def header(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> tuple[float, int] | None:
+    """Seconds and pixels of a frame; None where the file cannot be read.
+
+    The container's duration counts or the span of its packets' times, whichever is longer: either
+    may be missing or wrong.
+
+    Args:
+        path: a video file.
+        max_pixels: of the first frame.
+
+    Raises:
+        FrameSizeError: the first frame is larger.
+    """
+    path = os.fspath(path)
+    if problem_of_file(path):
+        return None
+    try:
+        if _is_inline():
+            return read_header(path, max_pixels)
+        message = dict(do="header", path=os.path.abspath(path), max_pixels=max_pixels)
+        return tuple(pool.request(message, _nothing, 60.0)["header"])
+    except (Refused, Died):
+        return None
+
+
+def _nothing(total: int) -> Sequence[int]:
+    return []
+
+
+def _read(
+    names: Sequence[str], path: str, choose: Choose, timeout_s: float, max_pixels: int
+) -> ReadClip:
+    """Read with the first backend that can; Refused tells what each of them said."""
+    attempts = [_absent[name] for name in names if name in _absent]
+    left = [name for name in names if name not in _absent]
+    how = _read_inline if _is_inline() else partial(_read_isolated, timeout_s=timeout_s)
+    try:
+        return how(left, path, choose, max_pixels, attempts)
+    except Refused as error:
+        _absent.update({attempt.name: attempt for attempt in attempts if attempt.absent})
+        said = sorted(attempts, key=lambda attempt: names.index(attempt.name))
+        opening = [] if said and said[-1].name == names[-1] else [f"pyav, opening it: {error}"]
+        told = [f"{attempt.name}: {attempt.reason}" for attempt in said]
+        raise Refused("; ".join([*told, *opening])) from error
+
+
+def _read_inline(
+    names: Sequence[str], path: str, choose: Choose, max_pixels: int, attempts: list[Attempt]
+) -> ReadClip:
+    def choose_noting_errors(total: int) -> Sequence[int]:
+        try:
+            return choose(total)
+        except Exception as error:
+            raise CallersError from error
+
+    clip = ClipBuffer(choose_noting_errors, max_pixels)
+    try:
+        decoder, damage = decode(
+            names, path, clip, _threads(), trying=lambda name: None, failed=attempts.append
+        )
+    except CallersError as error:
+        raise error.__cause__ from None
+    return ReadClip(clip.frames, clip.total, damage, decoder)
+
+
+def _read_isolated(
+    names: Sequence[str],
+    path: str,
+    choose: Choose,
+    max_pixels: int,
+    attempts: list[Attempt],
+    timeout_s: float,
+) -> ReadClip:
+    message = dict(do="read", path=os.path.abspath(path), max_pixels=max_pixels, threads=_threads())
+    while True:
+        trying = []
+
+        def note(told: dict, trying: list[str] = trying) -> None:
+            if "trying" in told:
+                trying.append(told["trying"])
+            else:
+                attempts.append(Attempt(*told["failed"]))
+
+        try:
+            answer = pool.request(dict(message, decoders=names), choose, timeout_s, note)
+            return ReadClip(*(answer[key] for key in ReadClip._fields))
+        except Died as error:
+            if not trying:  # the file itself did it, which no backend can avoid
+                raise Refused(str(error)) from error
+            attempts.append(Attempt(trying[-1], str(error)))
+            names = names[names.index(trying[-1]) + 1 :]
+            if not names:
+                raise Refused("no backend could read it") from error
+
+
+def _is_inline() -> bool:
+    way = os.environ.get("LVT_FF_DECODE", _WAYS[0])
+    if way not in _WAYS:
+        raise ValueError(f"LVT_FF_DECODE must be one of {list(_WAYS)}, got {way!r}.")
+    return way == "inline"
+
+
+def _threads() -> int:
+    """One in a data loader's worker, which has others beside it."""
+    if multiprocessing.parent_process() is not None:
+        return 1
+    return min(os.cpu_count() or 1, _MAX_THREADS)

@@ -1,0 +1,136 @@
+"""A decoder process: reads files for its caller, one after the other, until its input ends.
+
+Both sides send one JSON object a line. The caller asks with `do`; the answer is `frames`, `header`,
+`refused` or `too_large`. Before it come `progress`, the backend that is `trying`, those that
+`failed`, and the `total` of which the caller is to choose frames: it sends their numbers or, to
+give up, null.
+"""
+
+import json
+import os
+import queue
+import socket
+import sys
+import threading
+import time
+from typing import Any, BinaryIO
+
+from lvt_ff.utils.errors import FrameSizeError
+from lvt_ff.video.clip_buffer import CallersError, ClipBuffer, new_frames
+from lvt_ff.video.decoders import Refused, decode, read_header
+from lvt_ff.video.memory_limit import limit_memory, prefer_to_be_killed
+
+__all__ = ["main"]
+
+_PROGRESS_S = 0.2  # between two signs of life
+
+
+class _Caller:
+    """The other side.
+
+    Args:
+        answers: where lines go.
+        frames: where shared frames go; None sends them along with the lines.
+    """
+
+    def __init__(self, answers: BinaryIO, frames: Any):
+        self._answers, self.frames = answers, frames
+        self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._told = 0.0
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def _listen(self) -> None:
+        for line in sys.stdin:
+            self._lines.put(line)
+        os._exit(0)  # the caller is gone, whatever a decoder is doing
+
+    def ask(self) -> Any:
+        """What the caller sends next."""
+        return json.loads(self._lines.get())
+
+    def tell(self, **answer: Any) -> None:
+        """Send an answer."""
+        self._answers.write(json.dumps(answer).encode() + b"\n")
+        self._answers.flush()
+
+    def progress(self) -> None:
+        """Say that something was done, not more often than is of use."""
+        now = time.monotonic()
+        if now - self._told > _PROGRESS_S:
+            self._told = now
+            self.tell(progress=True)
+
+    def choose(self, total: int) -> list[int]:
+        """The frames that the caller wants."""
+        self.tell(total=total)
+        indices = self.ask()
+        if indices is None:
+            raise CallersError
+        return indices
+
+    def send_frames(self, clip: ClipBuffer, decoder: str, damage: str) -> None:
+        """Send what was read."""
+        shape = list(clip.frames.shape)
+        answer = dict(frames=shape, total=clip.total, damage=damage, decoder=decoder)
+        if self.frames is not None:
+            self.frames.send()
+            self.tell(**answer)
+        else:
+            self.tell(**answer, num_bytes=clip.frames.nbytes)
+            self._answers.write(memoryview(clip.frames).cast("B"))
+            self._answers.flush()
+
+
+def _read(caller: _Caller, request: dict) -> None:
+    allocate = caller.frames.allocate if caller.frames else new_frames
+    clip = ClipBuffer(caller.choose, request["max_pixels"], allocate, caller.progress)
+    decoder, damage = decode(
+        request["decoders"],
+        request["path"],
+        clip,
+        request["threads"],
+        trying=lambda name: caller.tell(trying=name),
+        failed=lambda attempt: caller.tell(failed=attempt),
+    )
+    caller.send_frames(clip, decoder, damage)
+
+
+def _header(caller: _Caller, request: dict) -> None:
+    caller.tell(header=read_header(request["path"], request["max_pixels"], caller.progress))
+
+
+_TASKS = {"read": _read, "header": _header}
+
+
+def _answer(caller: _Caller, request: dict) -> None:
+    limit_memory()
+    try:
+        _TASKS[request["do"]](caller, request)
+    except CallersError:
+        pass
+    except FrameSizeError as error:
+        caller.tell(too_large=str(error))
+    except Refused as error:
+        caller.tell(refused=str(error))
+    finally:
+        if caller.frames is not None:
+            caller.frames.close()
+
+
+def main() -> None:
+    """Serve the caller at the other end of standard input and output.
+
+    The command line may name the file descriptor of a socket for shared frames.
+    """
+    prefer_to_be_killed()
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # whatever decoders print is no answer
+    frames = None
+    if len(sys.argv) > 1:
+        from lvt_ff.video.shared_frames import SharedFrames
+
+        frames = SharedFrames(socket.socket(fileno=int(sys.argv[1])))
+    caller = _Caller(answers, frames)
+    caller.tell(ready=True)
+    while True:
+        _answer(caller, caller.ask())
