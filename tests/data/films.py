@@ -349,7 +349,8 @@ class Film:
     """How a video is made, the numbers that its shown frames spell, and their size.
 
     `plain` is False where FFmpeg's decoder, asked frame by frame, gives something else; why is
-    said where the film is listed. A film is `sound` where no frame of it lacks another one.
+    said where the film is listed. A film is `sound` where nothing is missing, not even a packet's
+    number.
     """
 
     make: Callable[[Path, Studio], None]
@@ -493,10 +494,12 @@ TIMES = {
     "late.mkv": Film(changed("h264.mkv", partial(shifted, frames=250))),
     "late.mp4": Film(changed("h264.mp4", partial(shifted, frames=250))),
     "restart.ts": Film(
-        concatenated("h264.ts", "h264.ts"), [*range(NUM_FRAMES), *range(NUM_FRAMES)]
+        concatenated("h264.ts", "h264.ts"), [*range(NUM_FRAMES), *range(NUM_FRAMES)], sound=False
     ),
     "restart.mpg": Film(
-        concatenated("mpeg2.mpg", "mpeg2.mpg"), [*range(NUM_FRAMES), *range(NUM_FRAMES)]
+        concatenated("mpeg2.mpg", "mpeg2.mpg"),
+        [*range(NUM_FRAMES), *range(NUM_FRAMES)],
+        sound=False,
     ),
 }
 HIDING = {
@@ -717,13 +720,15 @@ REGULAR = {
 class Damaged(Film):
     """A film that has lost something: before and behind it, every frame is what it was.
 
-    Between `head` and `tail` come at most `most` frames, which may be smeared but not grey.
-    `noticed` where what is wrong can be seen, so that a reader must tell.
+    Between `head` and `tail` come at most `most` frames, which may be smeared but not grey; none
+    is smeared where it is `unneeded` by others what was lost. `noticed` where what is wrong can
+    be seen, so that a reader must tell.
     """
 
     head: range = range(0)
     tail: range = range(0)
     most: int = 0
+    unneeded: bool = False
     noticed: bool = True
 
 
@@ -764,15 +769,17 @@ def _damaged_film(codec: str, container: str, role: str, how: str) -> Damaged:
     elif role == "P":  # the third one, which B-frames before it need, and all that follow
         first, last = (27 if b_frames else 23) - 2 * stream, 40
         most = last - first
-    else:  # the third one, which nothing needs
-        first, last, most = 24, 27 if stream else 25, 1 + 2 * stream
+    else:  # the third one, which nothing needs; but how is a reader to know?
+        first, last, most = 24 - stream, 40, 16
     if how == "removed" and role == "key":
         most = len(LOST_GROUP) + stream
+    raw = {"fflags": "-autobsf"} if codec == "vp9" else None  # zeros would pass for hidden frames
     return Damaged(
-        changed(source, partial(damage, role, how)),
+        changed(source, partial(damage, role, how), raw),
         head=range(first),
         tail=range(last, NUM_FRAMES),
         most=most,
+        unneeded=role == "B",
         noticed=how != "removed" and not stream,
     )
 

@@ -202,7 +202,8 @@ def test_colours_are_those_of_the_tags(studio, name, backend):
     planes = planes_of(film.matrix, film.span, film.depth)
     wanted = colours_of(planes, film.matrix, film.span, film.depth)
     for frame in frames:
-        np.testing.assert_allclose(middles(frame), wanted, atol=3)
+        # FFmpeg's fast conversion of ten bits is off by three.
+        np.testing.assert_allclose(middles(frame).round(), wanted.round(), atol=3)
 
 
 def damaged_read(path: Path, indices, backend: str, **options) -> tuple[np.ndarray | None, list]:
@@ -235,6 +236,8 @@ def test_what_is_not_damaged_is_read(studio, name, backend):
     assert numbers[: len(film.head)] == list(film.head)
     assert numbers[behind:] == list(film.tail)
     assert 0 <= behind - len(film.head) <= film.most
+    if film.unneeded:
+        assert numbers == sorted(set(numbers)) and numbers[0] == 0
     assert not any(is_grey(frame) for frame in whole)
     assert_told(film, messages, name)
 
@@ -246,7 +249,7 @@ def test_frames_of_damaged_videos_have_one_number_each(studio, name, backend):
     if whole is None:
         return
     total = len(whole)
-    for order in ([total - 1], [0], [5, 41, 22, 41], [total - 19, 2], [21, 20, 19]):
+    for order in ([total - 1], [0], [5, total - 8, 22, 5], [total - 19, 2], [21, 20, 19]):
         frames, _ = damaged_read(studio(name), order, backend, on_damage="skip")
         np.testing.assert_array_equal(frames, whole[order], str(order))
 
@@ -326,13 +329,24 @@ NAMES = [
 ]
 
 
+def is_utf_8(name: str) -> bool:
+    try:
+        return bool(name.encode())
+    except UnicodeEncodeError:
+        return False
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", NAMES, ids=ascii)
 def test_names_are_only_names(studio, tmp_path, monkeypatch, name, backend):
     monkeypatch.chdir(tmp_path)
     Path(name).write_bytes(studio("h264.mp4").read_bytes())
     for path in (name, Path(name), tmp_path / name):
-        frames = read(path, [30, 3], backend)
+        try:
+            frames = read(path, [30, 3], backend)
+        except VideoReadError:  # some backends take no bytes that are not UTF-8
+            assert backend not in ALWAYS_RIGHT and not is_utf_8(name)
+            continue
         assert frames is None or [number_of(frame) for frame in frames] == [30, 3]
 
 
