@@ -5,6 +5,7 @@ import gc
 import numpy as np
 import psutil
 import pytest
+from films import NUM_FRAMES, number_of, numbered_frame
 
 from lvt_ff.data import DamagedVideoWarning, VideoReadError, read_clip
 from lvt_ff.data.synthetic.writer import write_video
@@ -12,23 +13,6 @@ from lvt_ff.video import decord_decoder
 from lvt_ff.video.clip_buffer import ClipBuffer
 from lvt_ff.video.decoders import DECODERS
 from lvt_ff.video.probe import probe
-
-NUM_FRAMES = 60
-BITS = 6
-
-
-def numbered_frame(number: int) -> np.ndarray:
-    """A frame whose bars spell its number in binary."""
-    frame = np.full((64, 96, 3), 30, np.uint8)
-    for bit in range(BITS):
-        frame[8:56, 8 + 13 * bit : 20 + 13 * bit] = 220 if number >> bit & 1 else 30
-    return frame
-
-
-def number_of(frame: np.ndarray) -> int:
-    bars = [frame[16:48, 11 + 13 * bit : 17 + 13 * bit].mean() > 125 for bit in range(BITS)]
-    return sum(1 << bit for bit, lit in enumerate(bars) if lit)
-
 
 B_FRAMES = {"bf": "3", "g": "20"}
 VARIABLE = np.cumsum(np.random.default_rng(0).integers(20, 90, NUM_FRAMES)).tolist()
