@@ -49,9 +49,11 @@ class PacketReader:
     Args:
         codec: FFmpeg's name.
         extradata: the stream's configuration.
+        marked: packets that the container calls damaged are so.
     """
 
-    def __init__(self, codec: str, extradata: bytes | None):
+    def __init__(self, codec: str, extradata: bytes | None, marked: bool = True):
+        self._marked = marked
         self._length_size = _nal_length_size(codec, extradata)
         framed = codec not in ("h264", "hevc") or self._length_size
         self._read = _READERS.get(codec) if framed else None
@@ -61,7 +63,7 @@ class PacketReader:
     def __call__(self, packet) -> PacketFacts:
         """Facts of an `av.Packet`."""
         key = packet.is_keyframe
-        if packet.is_corrupt or packet.size == 0:
+        if packet.size == 0 or (self._marked and packet.is_corrupt):
             return _BROKEN._replace(starts=key)
         if self._read is None:
             return PacketFacts(starts=key)

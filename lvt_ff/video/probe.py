@@ -14,7 +14,7 @@ from lvt_ff.video.clip_buffer import MAX_PIXELS
 from lvt_ff.video.display import Shape
 from lvt_ff.video.file_end import is_cut_off
 from lvt_ff.video.packets import PacketFacts, PacketReader
-from lvt_ff.video.stream import decode_packet, open_stream
+from lvt_ff.video.stream import decode_packet, marks_damage, open_stream
 
 __all__ = ["Probe", "Start", "probe"]
 
@@ -120,6 +120,7 @@ class _Scan:
         self.hidden = self.many = False  # some packet shows no frame, or several
         self.late = self.any_packet = False  # some come before the first start; there are any
         self.changes = self.open_groups = False
+        self.gradual = False  # frames become right only some way behind a key frame
         self.skip_leading = True  # at the file's first start
         self.span: tuple[float, float] = (float("inf"), 0)
 
@@ -128,7 +129,7 @@ class _Scan:
         import av
 
         context = stream.codec_context
-        reader = PacketReader(context.name, context.extradata)
+        reader = PacketReader(context.name, context.extradata, marks_damage(container))
         self.codec_known = reader.known
         try:
             for packet in container.demux(stream):
@@ -151,7 +152,9 @@ class _Scan:
             self.changes |= self.parameters not in (b"", facts.parameters)
             self.parameters = facts.parameters
             self.changes |= packet.has_sidedata("new_extradata")
-        self.open_groups |= packet.is_keyframe and facts.open_group
+        if packet.is_keyframe and facts.whole:
+            self.open_groups |= facts.open_group
+            self.gradual |= not facts.starts or (facts.open_group and len(self.keys) == 1)
         self.late |= not self.keys
         unseen = packet.is_discard or not self.keys or (facts.leading and self.skip_leading)
         shown = 0 if unseen else facts.shown
@@ -228,12 +231,20 @@ class _Scan:
         reasons = {
             "has packets that show nothing, as behind an edit list": self.hidden,
             "has times before its start": bool(len(times)) and times[0] < 0,
+            "has key frames that lean on others": self.gradual,
             "has frames that may change their size": self.changes,
             "has pixels that are not square": not shape.square_pixels,
             "is mirrored": shape.is_mirrored,
+            "has gaps in its times": _has_gaps(times),
         }
         return next((reason for reason, holds in reasons.items() if holds), "")
 
     def _is_interlaced(self, stream) -> bool:
         order = getattr(stream.codec_context, "field_order", 0)
         return self.first.interlaced_frame or int(order) not in _PROGRESSIVE
+
+
+def _has_gaps(times: np.ndarray) -> bool:
+    """Whether frames may be lost that others refer to."""
+    steps = np.diff(times)
+    return len(steps) > 0 and bool(steps.max() > 1.5 * np.median(steps))

@@ -8,7 +8,7 @@ from lvt_ff.video.clip_buffer import ClipBuffer
 from lvt_ff.video.display import Deinterlacer, Painter
 from lvt_ff.video.packets import PacketFacts, PacketReader
 from lvt_ff.video.probe import Probe, Start
-from lvt_ff.video.stream import decode_packet, open_stream
+from lvt_ff.video.stream import container_keys, decode_packet, marks_damage, open_stream
 
 __all__ = ["decode"]
 
@@ -131,8 +131,9 @@ class _Reading:
     def __init__(self, found: Probe, clip: ClipBuffer):
         self._clip, self._paint = clip, Painter(found.shape)
         self._deinterlace = Deinterlacer()
-        self.count = self.num_lost = 0
+        self.count = self.num_lost = self.num_doubtful = 0
         self.reason = ""
+        self._keys: set[int] | None = None
 
     def run(self, path: str, threads: int) -> bool:
         """Whether it came to the end, or with one thread past every error, to the end."""
@@ -140,7 +141,9 @@ class _Reading:
 
         with open_stream(path, self._clip.max_pixels, threads) as (container, stream):
             context = stream.codec_context
-            facts_of = PacketReader(context.name, context.extradata)
+            self._path, self._codec = path, context.name
+            self._marked = marks_damage(container)
+            facts_of = PacketReader(context.name, context.extradata, self._marked)
             self._started, self._waiting, self._resumed_at = False, True, None
             packets = container.demux(stream)
             while True:
@@ -152,23 +155,23 @@ class _Reading:
                 if packet is not None and facts is None:
                     continue
                 try:
-                    self._feed(stream, packet, facts, context.name)
+                    self._feed(stream, packet, facts)
                 except av.FFmpegError as error:
                     if threads > 1:
                         return False
-                    self._lose(facts, context.name, error.strerror)
+                    self._lose(packet, facts, error.strerror)
                 if packet is None:
                     break
         for frame in self._deinterlace(None):
             self._take(frame)
         return True
 
-    def _feed(self, stream, packet, facts: PacketFacts | None, codec: str) -> None:
+    def _feed(self, stream, packet, facts: PacketFacts | None) -> None:
         """Decode a packet, unless what it refers to is lost; None ends the decoding."""
         self._clip.progress()
         if facts is not None:
             if not facts.whole:
-                self._lose(facts, codec, "a packet is damaged")
+                self._lose(packet, facts, "a packet is damaged")
                 return
             if self._waiting and not facts.starts:
                 self.num_lost += facts.shown if self.num_lost else 0
@@ -186,20 +189,28 @@ class _Reading:
             stream.codec_context.flush_buffers()
         self._started, self._waiting, self._resumed_at = True, False, packet.pts
 
-    def _lose(self, facts: PacketFacts | None, codec: str, reason: str) -> None:
+    def _lose(self, packet, facts: PacketFacts | None, reason: str) -> None:
         if facts is None:
             return
         self.num_lost += max(facts.shown, 1)
         self.reason = self.reason or reason
         # What refers to a lost key frame is grey; HEVC has grey in place of any lost reference.
-        grey = facts.starts or (codec == "hevc" and facts.reference)
-        self._waiting = self._waiting or grey
+        grey = facts.starts or (self._codec == "hevc" and facts.reference)
+        self._waiting = self._waiting or grey or packet.pos in self._container_keys()
+
+    def _container_keys(self) -> set[int]:
+        if self._keys is None:
+            self._keys = container_keys(self._path)
+        return self._keys
 
     def _show(self, frame) -> None:
         early = None not in (frame.pts, self._resumed_at) and frame.pts < self._resumed_at
-        if early or frame.is_corrupt:
-            self.num_lost += frame.is_corrupt
+        if early:
             return
+        if frame.is_corrupt and self._marked:
+            self.num_lost += 1
+            return
+        self.num_doubtful += frame.is_corrupt
         for ready in self._deinterlace(frame):
             self._take(ready)
 
@@ -211,9 +222,12 @@ class _Reading:
 
     def damage(self, found: Probe) -> str:
         """What was lost, in words, or ""."""
-        if not self.num_lost:
+        if not found.untimed:  # every packet shows one frame, and some did not
+            self.num_lost = max(self.num_lost, found.num_shown - self.count)
+        if not self.num_lost and not self.num_doubtful:
             return found.damage
         total = self.count + self.num_lost
         reason = f" ({self.reason})" if self.reason else ""
-        lost = f"{self.num_lost} of {total} frames are lost{reason}"
-        return ", ".join(part for part in (lost, found.ending) if part)
+        lost = f"{self.num_lost} of {total} frames are lost{reason}" if self.num_lost else ""
+        doubtful = f"{self.num_doubtful} frames may be damaged" if self.num_doubtful else ""
+        return ", ".join(part for part in (lost, doubtful, found.ending) if part)

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from lvt_ff.utils.errors import FrameSizeError
 
-__all__ = ["decode_packet", "open_stream"]
+__all__ = ["container_keys", "decode_packet", "marks_damage", "open_stream"]
 
 
 @contextmanager
@@ -28,6 +28,29 @@ def open_stream(path: str, max_pixels: int, threads: int = 1) -> Iterator[tuple]
         context.thread_count = threads
         context.thread_type = "AUTO"
         yield container, stream
+
+
+def marks_damage(container) -> bool:
+    """Whether a packet that the container calls damaged is so: in MPEG streams a joint is too."""
+    return "mpegts" not in container.format.name
+
+
+def container_keys(path: str) -> set[int]:
+    """Places in the file of the packets that the container calls key frames.
+
+    FFmpeg's packets say what their content says, which tells nothing where it is damaged.
+    """
+    import av
+
+    keys = set()
+    try:
+        with av.open(path, options={"fflags": "noparse"}, metadata_errors="replace") as container:
+            for packet in container.demux(container.streams.best("video")):
+                if packet.is_keyframe and packet.pos is not None:
+                    keys.add(packet.pos)
+    except av.FFmpegError:
+        pass  # the rest of the file is lost
+    return keys
 
 
 def decode_packet(stream, packet, max_pixels: int) -> list:
