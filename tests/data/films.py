@@ -183,6 +183,35 @@ def cut(start: int, end: int, shown_from: int, packets: list[av.Packet]) -> list
     return shifted(kept, -shown_from)
 
 
+def trim(key: int, shown_from: int, packets: list[av.Packet]) -> list[av.Packet]:
+    """As `cut`, with what leans on packets before the key frame still behind it."""
+    return shifted(from_key(key, packets), -shown_from)
+
+
+def pack(packets: list[av.Packet]) -> list[av.Packet]:
+    """As DivX wrote B-frames into AVI: with the frame before, and an empty one in their place."""
+    note = b"\0\0\1\xb2DivX503b1393p"
+    nothing = b"\0\0\1\xb6" + bytes([0b01_0_1_0000, 0b0_1_0_01111])  # vop_coded = 0
+    start = bytes(packets[0]).index(b"\0\0\1\xb6")
+    first = bytes(packets[0])[:start] + note + bytes(packets[0])[start:]
+    result, index = [replaced(packets[0], first)], 1
+    while index + 1 < len(packets):
+        both, later = packets[index : index + 2]
+        if coding_type(bytes(later)) == 2:
+            result.append(replaced(both, bytes(both) + bytes(later)))
+            result.append(replaced(later, nothing))
+            index += 2
+        else:
+            result.append(both)
+            index += 1
+    return result + packets[index:]
+
+
+def coding_type(content: bytes) -> int:
+    """Of an MPEG-4 frame: 0 for I, 1 for P, 2 for B."""
+    return content[content.index(b"\0\0\1\xb6") + 4] >> 6
+
+
 # --- Bytes of MP4 ----------------------------------------------------------------------------
 
 
@@ -360,9 +389,9 @@ class Film:
     sound: bool = True
 
 
-def coded(codec: str, options: dict[str, str] | None = None, **more):
+def coded(codec: str, options: dict[str, str] | None = None, numbers=range(NUM_FRAMES), **more):
     def make(path: Path, studio: Studio) -> None:
-        encode(path, numbered(range(NUM_FRAMES)), codec, options, **more)
+        encode(path, numbered(numbers), codec, options, **more)
 
     return make
 
@@ -470,7 +499,35 @@ ORDINARY = {
     "prores.mov": Film(coded("prores_ks", pix_fmt="yuv422p10le")),
     "ffv1.mkv": Film(coded("ffv1", pix_fmt="yuv444p")),
 }
-ORDINARY |= {
+MORE = {
+    "mpeg4_packed.avi": Film(changed("mpeg4_one_b.avi", pack)),
+    "mpeg4_one_b.avi": Film(coded("mpeg4", MPEG4 | {"bf": "1"})),
+    "mpeg1.mpg": Film(coded("mpeg1video", MPEG4 | {"bf": "2"})),
+    "wmv2.wmv": Film(coded("wmv2", MPEG4)),
+    "flv1.flv": Film(coded("flv", MPEG4)),
+    "huffyuv.avi": Film(coded("huffyuv", pix_fmt="yuv422p")),
+    "gif.gif": Film(coded("gif", pix_fmt="rgb8")),
+    "mjpeg.mkv": Film(coded("mjpeg", {"qscale": "3"}, pix_fmt="yuvj420p")),
+    "h264.m2ts": Film(coded("libx264", X264)),
+    "h264_live.mkv": Film(coded("libx264", X264, container={"live": "1"})),
+    "h264_no_edits.mp4": Film(coded("libx264", X264, container={"use_editlist": "0"})),
+    "h264_negative_offsets.mp4": Film(
+        coded("libx264", X264, container={"movflags": "negative_cts_offsets"})
+    ),
+    "h264_many_fragments.mp4": Film(
+        coded("libx264", X264, container={"movflags": "frag_every_frame+empty_moov"})
+    ),
+} | {
+    f"one_{name}": Film(coded(codec, options, numbers=[77]), [77])
+    for name, codec, options in (
+        ("h264.mp4", "libx264", X264),
+        ("h264.ts", "libx264", X264),
+        ("vp9.webm", "libvpx-vp9", VP9),
+        ("mpeg4.avi", "mpeg4", MPEG4),
+        ("mpeg2.mpg", "mpeg2video", MPEG4),
+    )
+}
+ORDINARY |= MORE | {
     f"sound_{source}": Film(with_sound(source, codec))
     for source, codec in (
         ("h264.mp4", "aac"),
@@ -521,6 +578,8 @@ def same_times(packets: list[av.Packet]) -> list[av.Packet]:
 TIMES = {
     "variable_rate.mp4": Film(coded("libx264", X264, times=FLEXIBLE)),
     "variable_rate.mkv": Film(coded("libx264", X264, times=FLEXIBLE)),
+    "variable_rate.avi": Film(coded("mpeg4", MPEG4, times=FLEXIBLE)),
+    "variable_rate.ts": Film(coded("libx264", X264, times=FLEXIBLE)),
     "double_times.mp4": Film(changed("h264_no_b.mp4", double_times)),
     "double_times.mkv": Film(changed("h264_no_b.mp4", same_times)),
     "missing_times.ts": Film(changed("h264_no_b.mp4", partial(missing_times, 3))),
@@ -578,6 +637,15 @@ TRIMMED = {
     "trimmed_hevc.mp4": Film(changed("hevc.mp4", partial(cut, 20, 60, 30)), range(30, 60)),
     "trimmed_mpeg4.mp4": Film(changed("mpeg4_b.mp4", partial(cut, 20, 60, 30)), range(30, 60)),
     "trimmed_vp9.mp4": Film(changed("vp9.mp4", partial(cut, 20, 60, 30)), range(30, 60)),
+    "trimmed_h264_open.mp4": Film(
+        changed("h264_open.mp4", partial(trim, 1, 30)), range(30, NUM_FRAMES)
+    ),
+    "trimmed_hevc_open.mp4": Film(
+        changed("hevc_open.mp4", partial(trim, 1, 30)), range(30, NUM_FRAMES)
+    ),
+    "trimmed_refresh.mp4": Film(
+        changed("refresh.mp4", partial(shifted, frames=-30)), range(30, NUM_FRAMES)
+    ),
     "cut.mkv": Film(changed("h264.mkv", partial(cut, 20, 47, 30)), range(20, 47)),
     "cut.ts": Film(changed("h264.ts", partial(cut, 20, 47, 20)), range(20, 47)),
     "both_ends.mp4": Film(patched("h264.mp4", set_edits, [(26, 20)]), range(26, 46)),
@@ -615,6 +683,12 @@ SIZES = {
 } | {
     "sizes_down.mp4": Film(
         joined("libx264", ((128, 192), (64, 96), (128, 192)), IN_BAND), size=(128, 192)
+    ),
+    "shapes_restart.ts": Film(
+        concatenated("shape.ts", "h264.ts"),
+        [*range(NUM_FRAMES), *range(NUM_FRAMES)],
+        size=(64, 128),
+        sound=False,
     ),
     "sizes_restart.ts": Film(
         concatenated("h264.ts", "large.ts"), [*range(NUM_FRAMES), *range(NUM_FRAMES)], sound=False
@@ -740,7 +814,9 @@ def interlaced(codec: str, options: dict[str, str]):
 
 
 TOP_FIRST = X264 | {"x264-params": "tff=1", "crf": "15"}
+BOTTOM_FIRST = X264 | {"x264-params": "bff=1", "crf": "15"}
 INTERLACED = {
+    "fields_bottom_first.mp4": Film(interlaced("libx264", BOTTOM_FIRST), size=(96, 96)),
     "fields_mpeg2.mpg": Film(interlaced("mpeg2video", MPEG4 | {"bf": "2"}), size=(96, 96)),
     "fields_mpeg2.ts": Film(interlaced("mpeg2video", MPEG4 | {"bf": "2"}), size=(96, 96)),
     "fields_mpeg2.mkv": Film(interlaced("mpeg2video", MPEG4), size=(96, 96)),

@@ -61,6 +61,8 @@ def everything(total: int) -> range:
 
 def orders(total: int) -> list[list[int]]:
     rng = np.random.default_rng(total)
+    if total == 1:
+        return [[0], [0, 0, 0]]
     return [
         rng.permutation(total)[: total // 2].tolist(),
         rng.integers(0, total, 12).tolist(),
