@@ -53,6 +53,7 @@ def is_grey(frame: np.ndarray) -> bool:
 
 
 def numbered(numbers: Iterable[int], height: int = 64, width: int = 96) -> list[np.ndarray]:
+    """Frames that spell these numbers."""
     return [numbered_frame(number, height, width) for number in numbers]
 
 
@@ -318,8 +319,8 @@ def _end_of_vp9_header(bits: str) -> int:
     if bits[place - 1] == "1":  # deltas of the loop filter
         place += 1
         if bits[place - 1] == "1":
-            for length in (7,) * 6:
-                place += 1 + length * (bits[place] == "1")
+            for _ in range(6):
+                place += 1 + 7 * (bits[place] == "1")
     place += 8
     for _ in range(3):  # deltas of the quantizer
         place += 1 + 5 * (bits[place] == "1")

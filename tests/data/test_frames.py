@@ -377,7 +377,11 @@ def test_names_are_only_names(studio, tmp_path, monkeypatch, name, backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("name", ["x" * 300 + ".mp4", "zero\0byte.mp4", "x/" * 3000 + "a.mp4"])
+@pytest.mark.parametrize(
+    "name",
+    ["x" * 300 + ".mp4", "zero\0byte.mp4", "x/" * 3000 + "a.mp4"],
+    ids=["long", "null", "deep"],
+)
 def test_names_that_no_file_can_have(name, backend):
     with pytest.raises(VideoReadError):
         read_clip(name, [0], backend)
