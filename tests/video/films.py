@@ -49,10 +49,11 @@ def number_of(frame: np.ndarray) -> int:
 
 def is_grey(frame: np.ndarray) -> bool:
     """Whether much of a frame is what decoders take for a picture that they do not have."""
-    return bool((abs(frame.astype(int) - 128) < 30).all(-1).mean() > 0.3)
+    return bool((abs(frame.astype(int) - 128) < 8).all(-1).mean() > 0.3)
 
 
 def numbered(numbers: Iterable[int], height: int = 64, width: int = 96) -> list[np.ndarray]:
+    """Frames that spell these numbers."""
     return [numbered_frame(number, height, width) for number in numbers]
 
 
@@ -183,6 +184,35 @@ def cut(start: int, end: int, shown_from: int, packets: list[av.Packet]) -> list
     return shifted(kept, -shown_from)
 
 
+def trim(key: int, shown_from: int, packets: list[av.Packet]) -> list[av.Packet]:
+    """As `cut`, with what leans on packets before the key frame still behind it."""
+    return shifted(from_key(key, packets), -shown_from)
+
+
+def pack(packets: list[av.Packet]) -> list[av.Packet]:
+    """As DivX wrote B-frames into AVI: with the frame before, and an empty one in their place."""
+    note = b"\0\0\1\xb2DivX503b1393p"
+    nothing = b"\0\0\1\xb6" + bytes([0b01_0_1_0000, 0b0_1_0_01111])  # vop_coded = 0
+    start = bytes(packets[0]).index(b"\0\0\1\xb6")
+    first = bytes(packets[0])[:start] + note + bytes(packets[0])[start:]
+    result, index = [replaced(packets[0], first)], 1
+    while index + 1 < len(packets):
+        both, later = packets[index : index + 2]
+        if coding_type(bytes(later)) == 2:
+            result.append(replaced(both, bytes(both) + bytes(later)))
+            result.append(replaced(later, nothing))
+            index += 2
+        else:
+            result.append(both)
+            index += 1
+    return result + packets[index:]
+
+
+def coding_type(content: bytes) -> int:
+    """Of an MPEG-4 frame: 0 for I, 1 for P, 2 for B."""
+    return content[content.index(b"\0\0\1\xb6") + 4] >> 6
+
+
 # --- Bytes of MP4 ----------------------------------------------------------------------------
 
 
@@ -289,8 +319,8 @@ def _end_of_vp9_header(bits: str) -> int:
     if bits[place - 1] == "1":  # deltas of the loop filter
         place += 1
         if bits[place - 1] == "1":
-            for length in (7,) * 6:
-                place += 1 + length * (bits[place] == "1")
+            for _ in range(6):
+                place += 1 + 7 * (bits[place] == "1")
     place += 8
     for _ in range(3):  # deltas of the quantizer
         place += 1 + 5 * (bits[place] == "1")
@@ -360,9 +390,9 @@ class Film:
     sound: bool = True
 
 
-def coded(codec: str, options: dict[str, str] | None = None, **more):
+def coded(codec: str, options: dict[str, str] | None = None, numbers=range(NUM_FRAMES), **more):
     def make(path: Path, studio: Studio) -> None:
-        encode(path, numbered(range(NUM_FRAMES)), codec, options, **more)
+        encode(path, numbered(numbers), codec, options, **more)
 
     return make
 
@@ -377,6 +407,29 @@ def changed(source: str, change=list, container: dict[str, str] | None = None):
 def patched(source: str, patch: Callable, *values):
     def make(path: Path, studio: Studio) -> None:
         patch(studio(source), path, *values)
+
+    return make
+
+
+def with_sound(source: str, codec: str = "aac"):
+    """Sound before the video, whose stream is not the file's first."""
+
+    def make(path: Path, studio: Studio) -> None:
+        with av.open(str(studio(source))) as old, av.open(str(path), "w") as new:
+            stream = old.streams.video[0]
+            sound = new.add_stream(codec, rate=48000)
+            target = new.add_stream_from_template(stream)
+            packets = [packet for packet in old.demux(stream) if packet.size]
+            kind, size = ("fltp", 1024) if codec == "aac" else ("s16p", 1152)
+            silence = np.zeros((1, size), np.float32 if codec == "aac" else np.int16)
+            for index in range(100):
+                frame = av.AudioFrame.from_ndarray(silence, kind, "mono")
+                frame.sample_rate, frame.pts = 48000, size * index
+                new.mux(sound.encode(frame))
+            new.mux(sound.encode(None))
+            for packet in packets:
+                packet.stream = target
+                new.mux(packet)
 
     return make
 
@@ -406,6 +459,7 @@ X264 = {"preset": "veryfast", "g": "20", "bf": "3", "sc_threshold": "0"}
 X265 = "log-level=none:keyint=20:min-keyint=20:scenecut=0:bframes=3"
 VP8 = {"deadline": "realtime", "cpu-used": "8", "g": "20", "auto-alt-ref": "0", "b": "400k"}
 VP9 = {"deadline": "realtime", "cpu-used": "8", "g": "20", "lag-in-frames": "0"}
+AV1 = {"preset": "10", "g": "20", "crf": "35"}
 MPEG4 = {"g": "20", "qscale": "3", "sc_threshold": "1000000000"}
 IN_BAND = {"x264-params": "repeat-headers=1:bframes=0:keyint=10"}
 FLEXIBLE = np.cumsum(np.random.default_rng(0).integers(1, 6, NUM_FRAMES)).tolist()
@@ -432,8 +486,8 @@ ORDINARY = {
     "vp8.mkv": Film(coded("libvpx", VP8)),
     "vp9.webm": Film(coded("libvpx-vp9", VP9)),
     "vp9.mp4": Film(coded("libvpx-vp9", VP9)),
-    "av1.mp4": Film(coded("libsvtav1", {"preset": "12", "g": "20", "crf": "35"})),
-    "av1.mkv": Film(coded("libsvtav1", {"preset": "10", "g": "60", "crf": "35"})),
+    "av1.mp4": Film(coded("libsvtav1", AV1)),
+    "av1.mkv": Film(coded("libsvtav1", AV1 | {"g": "60"})),
     "mpeg4.avi": Film(coded("mpeg4", MPEG4)),
     "mpeg4_b.avi": Film(coded("mpeg4", MPEG4 | {"bf": "2"})),
     "mpeg4_b.mp4": Film(coded("mpeg4", MPEG4 | {"bf": "2"})),
@@ -445,6 +499,43 @@ ORDINARY = {
     "mjpeg.mov": Film(coded("mjpeg", {"qscale": "3"}, pix_fmt="yuvj420p")),
     "prores.mov": Film(coded("prores_ks", pix_fmt="yuv422p10le")),
     "ffv1.mkv": Film(coded("ffv1", pix_fmt="yuv444p")),
+}
+MORE = {
+    "mpeg4_packed.avi": Film(changed("mpeg4_one_b.avi", pack)),
+    "mpeg4_one_b.avi": Film(coded("mpeg4", MPEG4 | {"bf": "1"})),
+    "mpeg1.mpg": Film(coded("mpeg1video", MPEG4 | {"bf": "2"})),
+    "wmv2.wmv": Film(coded("wmv2", MPEG4)),
+    "flv1.flv": Film(coded("flv", MPEG4)),
+    "huffyuv.avi": Film(coded("huffyuv", pix_fmt="yuv422p")),
+    "gif.gif": Film(coded("gif", pix_fmt="rgb8")),
+    "mjpeg.mkv": Film(coded("mjpeg", {"qscale": "3"}, pix_fmt="yuvj420p")),
+    "h264.m2ts": Film(coded("libx264", X264)),
+    "h264_live.mkv": Film(coded("libx264", X264, container={"live": "1"})),
+    "h264_no_edits.mp4": Film(coded("libx264", X264, container={"use_editlist": "0"})),
+    "h264_negative_offsets.mp4": Film(
+        coded("libx264", X264, container={"movflags": "negative_cts_offsets"})
+    ),
+    "h264_many_fragments.mp4": Film(
+        coded("libx264", X264, container={"movflags": "frag_every_frame+empty_moov"})
+    ),
+} | {
+    f"one_{name}": Film(coded(codec, options, numbers=[77]), [77])
+    for name, codec, options in (
+        ("h264.mp4", "libx264", X264),
+        ("h264.ts", "libx264", X264),
+        ("vp9.webm", "libvpx-vp9", VP9),
+        ("mpeg4.avi", "mpeg4", MPEG4),
+        ("mpeg2.mpg", "mpeg2video", MPEG4),
+    )
+}
+ORDINARY |= MORE | {
+    f"sound_{source}": Film(with_sound(source, codec))
+    for source, codec in (
+        ("h264.mp4", "aac"),
+        ("h264.mkv", "aac"),
+        ("h264.ts", "aac"),
+        ("mpeg2.mpg", "mp2"),
+    )
 }
 GROUPS = {
     "long_group.mp4": Film(coded("libx264", X264 | {"g": "250"})),
@@ -488,6 +579,8 @@ def same_times(packets: list[av.Packet]) -> list[av.Packet]:
 TIMES = {
     "variable_rate.mp4": Film(coded("libx264", X264, times=FLEXIBLE)),
     "variable_rate.mkv": Film(coded("libx264", X264, times=FLEXIBLE)),
+    "variable_rate.avi": Film(coded("mpeg4", MPEG4, times=FLEXIBLE)),
+    "variable_rate.ts": Film(coded("libx264", X264, times=FLEXIBLE)),
     "double_times.mp4": Film(changed("h264_no_b.mp4", double_times)),
     "double_times.mkv": Film(changed("h264_no_b.mp4", same_times)),
     "missing_times.ts": Film(changed("h264_no_b.mp4", partial(missing_times, 3))),
@@ -533,12 +626,27 @@ BEHEADED = {
     )
     for container in containers
 }
+BEHEADED |= {
+    f"beheaded_av1.{container}": Film(
+        joined("libsvtav1", ((64, 96),), AV1, change=partial(from_packet, 5)), LATER, sound=False
+    )
+    for container in ("mp4", "mkv")
+}
 TRIMMED = {
     "trimmed.mp4": Film(changed("h264.mp4", partial(cut, 20, 60, 30)), range(30, 60)),
     "trimmed.mov": Film(changed("h264.mov", partial(cut, 20, 60, 30)), range(30, 60)),
     "trimmed_hevc.mp4": Film(changed("hevc.mp4", partial(cut, 20, 60, 30)), range(30, 60)),
     "trimmed_mpeg4.mp4": Film(changed("mpeg4_b.mp4", partial(cut, 20, 60, 30)), range(30, 60)),
     "trimmed_vp9.mp4": Film(changed("vp9.mp4", partial(cut, 20, 60, 30)), range(30, 60)),
+    "trimmed_h264_open.mp4": Film(
+        changed("h264_open.mp4", partial(trim, 1, 30)), range(30, NUM_FRAMES)
+    ),
+    "trimmed_hevc_open.mp4": Film(
+        changed("hevc_open.mp4", partial(trim, 1, 30)), range(30, NUM_FRAMES)
+    ),
+    "trimmed_refresh.mp4": Film(
+        changed("refresh.mp4", partial(shifted, frames=-30)), range(30, NUM_FRAMES)
+    ),
     "cut.mkv": Film(changed("h264.mkv", partial(cut, 20, 47, 30)), range(20, 47)),
     "cut.ts": Film(changed("h264.ts", partial(cut, 20, 47, 20)), range(20, 47)),
     "both_ends.mp4": Film(patched("h264.mp4", set_edits, [(26, 20)]), range(26, 46)),
@@ -576,6 +684,15 @@ SIZES = {
 } | {
     "sizes_down.mp4": Film(
         joined("libx264", ((128, 192), (64, 96), (128, 192)), IN_BAND), size=(128, 192)
+    ),
+    "shapes_restart.ts": Film(
+        concatenated("shape.ts", "h264.ts"),
+        [*range(NUM_FRAMES), *range(NUM_FRAMES)],
+        size=(64, 128),
+        sound=False,
+    ),
+    "sizes_restart.ts": Film(
+        concatenated("h264.ts", "large.ts"), [*range(NUM_FRAMES), *range(NUM_FRAMES)], sound=False
     ),
     "sizes_shape.mkv": Film(joined("libx264", ((64, 96), (96, 64), (64, 64)), IN_BAND)),
 }
@@ -626,12 +743,19 @@ ORIENTED = {
     for container in ("mp4", "mov")
     if container == "mp4" or shape is None
 }
+ORIENTED |= {  # PyAV writes the matrix as Matroska's projection
+    name.replace(".mp4", ".mkv"): Film(changed(name), size=film.size, plain=False)
+    for name, film in ORIENTED.items()
+    if name.endswith(".mp4")
+}
 
 
-def shaped(codec: str, options=None, shape=WIDE, size=(64, 96), frames=NUM_FRAMES, **more):
+def shaped(
+    codec: str, options=None, shape: Fraction | int = WIDE, size=(64, 96), frames=NUM_FRAMES, **more
+):
     def make(path: Path, studio: Studio) -> None:
         pictures = numbered(range(frames), *size)
-        encode(path, pictures, codec, options, sample_aspect_ratio=shape, **more)
+        encode(path, pictures, codec, options, sample_aspect_ratio=Fraction(shape), **more)
 
     return make
 
@@ -691,7 +815,9 @@ def interlaced(codec: str, options: dict[str, str]):
 
 
 TOP_FIRST = X264 | {"x264-params": "tff=1", "crf": "15"}
+BOTTOM_FIRST = X264 | {"x264-params": "bff=1", "crf": "15"}
 INTERLACED = {
+    "fields_bottom_first.mp4": Film(interlaced("libx264", BOTTOM_FIRST), size=(96, 96)),
     "fields_mpeg2.mpg": Film(interlaced("mpeg2video", MPEG4 | {"bf": "2"}), size=(96, 96)),
     "fields_mpeg2.ts": Film(interlaced("mpeg2video", MPEG4 | {"bf": "2"}), size=(96, 96)),
     "fields_mpeg2.mkv": Film(interlaced("mpeg2video", MPEG4), size=(96, 96)),
@@ -705,15 +831,22 @@ INTERLACED = {
 
 LOST_GROUP = range(20, 40)
 REGULAR = {
-    "regular_h264": ("libx264", X264 | {"bf": "2", "x264-params": "b-adapt=0:b-pyramid=none"}),
-    "regular_hevc": (
+    "h264": ("libx264", X264 | {"bf": "2", "x264-params": "b-adapt=0:b-pyramid=none"}),
+    "hevc": (
         "libx265",
         {"x265-params": X265.replace("bframes=3", "bframes=2:b-adapt=0:b-pyramid=0:open-gop=0")},
     ),
-    "regular_vp9": ("libvpx-vp9", VP9),
-    "regular_vp8": ("libvpx", VP8),
-    "regular_mpeg4": ("mpeg4", MPEG4),
+    "vp9": ("libvpx-vp9", VP9),
+    "vp8": ("libvpx", VP8),
+    "mpeg4": ("mpeg4", MPEG4),
 }
+DAMAGED_CASES = (
+    ("h264", ("mp4", "mkv", "ts"), ("key", "P", "B")),
+    ("hevc", ("mp4", "mkv"), ("key", "P", "B")),
+    ("vp9", ("webm", "mp4"), ("key", "P")),
+    ("vp8", ("webm",), ("key", "P")),
+    ("mpeg4", ("avi", "mkv"), ("key", "P")),
+)
 
 
 @dataclass(frozen=True)
@@ -786,16 +919,31 @@ def _damaged_film(codec: str, container: str, role: str, how: str) -> Damaged:
 
 DAMAGED = {
     f"{codec}_{role}_{how}.{container}": _damaged_film(codec, container, role, how)
-    for codec, containers, roles in (
-        ("h264", ("mp4", "mkv", "ts"), ("key", "P", "B")),
-        ("hevc", ("mp4", "mkv"), ("key", "P", "B")),
-        ("vp9", ("webm", "mp4"), ("key", "P")),
-        ("vp8", ("webm",), ("key", "P")),
-        ("mpeg4", ("avi", "mkv"), ("key", "P")),
-    )
+    for codec, containers, roles in DAMAGED_CASES
     for container in containers
     for role in roles
     for how in ("overwritten", "zeroed", "removed")
+}
+
+
+def without_bytes(source: str, start: float, count: int, filling: bytes | None):
+    """A file some bytes of which, from a share of it on, are others or are not there."""
+
+    def make(path: Path, studio: Studio) -> None:
+        content = studio(source).read_bytes()
+        first = int(len(content) * start) // 188 * 188
+        middle = b"" if filling is None else filling * count
+        path.write_bytes(content[:first] + middle + content[first + count :])
+
+    return make
+
+
+# Which frames these bytes belong to is not asked: only that none is grey, and most are there.
+SCRATCHED = {
+    f"scratched_{kind}_{source}": Film(without_bytes(source, 0.45, 376, filling), sound=False)
+    for kind, filling in (("ones", b"\xff"), ("zeros", b"\0"), ("gap", None))
+    for source in ("h264.ts", "hevc.ts", "mpeg2.ts", "mpeg2.mpg", "h264.mkv", "h264.mp4")
+    if kind != "gap" or source.endswith((".ts", ".mpg", ".mkv"))
 }
 
 
@@ -961,12 +1109,12 @@ LONG = {"long.mp4": Film(long_film, [*range(120)] * 60)}
 NUMBERED = (
     ORDINARY | GROUPS | TIMES | HIDING | BEHEADED | TRIMMED | SIZES | ORIENTED | SHAPED | INTERLACED
 )
-BASES = {
-    f"{name}.{container}": Film(coded(codec, options))
-    for name, (codec, options) in REGULAR.items()
-    for container in ("mp4", "mkv", "ts", "avi", "webm")
+BASES = {"large.ts": Film(shaped("libx264", X264, 1, (128, 192)), size=(128, 192))} | {
+    f"regular_{codec}.{container}": Film(coded(*REGULAR[codec]))
+    for codec, containers, _ in DAMAGED_CASES
+    for container in containers
 }
-FILMS = NUMBERED | DAMAGED | BROKEN_OFF | COLOURED | LONG | BASES
+FILMS = NUMBERED | DAMAGED | SCRATCHED | BROKEN_OFF | COLOURED | LONG | BASES
 
 
 def numbers_of(film: Film, frames: Iterable[np.ndarray]) -> list[int]:
