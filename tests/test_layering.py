@@ -62,9 +62,10 @@ def test_every_part_has_a_level():
     assert {part_of(path) for path in PACKAGE.rglob("*.py")} - {"__init__"} == set(LEVEL)
 
 
-def test_data_knows_nothing_of_the_model():
-    for path in (PACKAGE / "data").rglob("*.py"):
-        assert set(imported_parts(ast.parse(path.read_text()))) <= {"data", "utils"}, path
+@pytest.mark.parametrize("room, known", [("data", {"utils", "video"}), ("video", {"utils"})])
+def test_data_and_video_know_nothing_of_the_model(room, known):
+    for path in (PACKAGE / room).rglob("*.py"):
+        assert set(imported_parts(ast.parse(path.read_text()))) <= {room, *known}, path
 
 
 MODULES = sorted(

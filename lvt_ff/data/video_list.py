@@ -1,12 +1,18 @@
 """Lists of labelled videos: a folder of class folders, or a CSV file."""
 
-import csv
+import logging
 import math
+import re
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
+from lvt_ff.data.csv_list import read_csv_list
+from lvt_ff.data.video_files import VIDEO_SUFFIXES, list_folder
+from lvt_ff.utils.short_text import shortened
 
 __all__ = [
     "VIDEO_SUFFIXES",
@@ -16,13 +22,8 @@ __all__ = [
     "load_video_list",
 ]
 
-VIDEO_SUFFIXES = frozenset(
-    f".{ending}"
-    for ending in (
-        *("3gp", "avi", "flv", "m4v", "mkv", "mov", "mp4"),
-        *("mpeg", "mpg", "mts", "ogv", "ts", "webm", "wmv"),
-    )
-)
+_logger = logging.getLogger(__name__)
+_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 
 
 @dataclass(frozen=True)
@@ -47,41 +48,50 @@ class VideoList:
         """A short text that other videos, labels or classes change; the parent folder does not."""
         names = ["/".join(Path(path).parts[-2:]) for path in self.paths]
         content = "\n".join([*names, *self.class_names, *map(str, self.labels)])
-        return f"{len(self)} videos, {zlib.crc32(content.encode()):08x}"
+        code = zlib.crc32(content.encode(errors="surrogatepass"))  # names need not be UTF-8
+        return f"{len(self)} videos, {code:08x}"
+
+    def with_class_order(self, class_names: tuple[str, ...]) -> "VideoList":
+        """The same videos with class numbers for the same classes in another order."""
+        number = np.array([class_names.index(name) for name in self.class_names])
+        return VideoList(self.paths, number[self.labels], class_names)
 
 
 def load_video_list(source: str | Path, class_names: tuple[str, ...] | None = None) -> VideoList:
     """Read a folder with one subfolder per class, or a CSV file with the columns `path,label`.
 
+    What is left out, and columns that are not used, are logged as a warning.
+
     Args:
-        source: folder or CSV file. Relative paths in a CSV count from the file's folder; labels are
-            class names.
+        source: folder or CSV file. Videos may lie at any depth below the folder of their class,
+            where a folder of numbered pictures is a video too; hidden files are none. Relative
+            paths in a CSV count from the file's folder; labels are class names.
         class_names: the classes in order, where a model already has them; None takes those found,
-            sorted.
+            numbers by their size and then the others by text.
 
     Raises:
-        ValueError: nothing there, no video, one class only, wrong columns, or a class the model
-            does not have.
+        ValueError: nothing there, no video, one class only, another kind of file, wrong columns, or
+            a class the model does not have.
     """
     source = Path(source)
     if not source.exists():
         raise ValueError(f"{source} does not exist: give a folder of class folders or a CSV file.")
-    rows = _folder_rows(source) if source.is_dir() else _csv_rows(source)
-    found = sorted({label for _, label in rows})
+    rows = _folder_rows(source) if source.is_dir() else read_csv_list(source)
+    found = sorted({label for _, label in rows}, key=_class_order)
     if class_names is None:
         if len(found) < 2:
             raise ValueError(
-                f"{source} has one class only ({found[0]!r}): training needs two or more, each in "
-                "its own subfolder or label."
+                f"{source} has one class only ({shortened(found[0])!r}): training needs two or "
+                "more, each in its own subfolder or label."
             )
         class_names = tuple(found)
-    unknown = [label for label in found if label not in class_names]
+    number = {name: index for index, name in enumerate(class_names)}
+    unknown = [label for label in found if label not in number]
     if unknown:
         raise ValueError(
-            f"{source} has classes that the model does not: {unknown[:5]}. The model's "
-            f"{len(class_names)} classes are {list(class_names[:5])}…: rename the labels."
+            f"{source} has classes that the model does not: {_first(unknown)}. The model's "
+            f"{len(class_names)} classes are {_first(class_names)}…: rename the labels."
         )
-    number = {name: index for index, name in enumerate(class_names)}
     return VideoList(
         np.array([str(path) for path, _ in rows]),
         np.array([number[label] for _, label in rows]),
@@ -122,7 +132,7 @@ def load_value_list(source: str | Path, name: str) -> VideoList:
             f"The model predicts numbers (its problem_type is regression): give a CSV file with "
             f"the columns path,label whose labels are numbers, got {source}."
         )
-    rows = _csv_rows(source)
+    rows = read_csv_list(source)
     values = []
     for path, label in rows:
         try:
@@ -132,47 +142,29 @@ def load_value_list(source: str | Path, name: str) -> VideoList:
         if not math.isfinite(values[-1]):
             raise ValueError(
                 f"The model predicts numbers (its problem_type is regression), but {source} has "
-                f"the label {label!r} for {path.name}."
+                f"the label {shortened(label)!r} for {shortened(path.name)}."
             )
     return VideoList(np.array([str(path) for path, _ in rows]), np.array(values), (name,))
 
 
+def _first(names: Sequence[str]) -> list[str]:
+    return [shortened(name, 80) for name in names[:5]]
+
+
+def _class_order(name: str) -> tuple[bool, float, str]:
+    """Sorts numbers by size, and what is no number by text, after them."""
+    number = _NUMBER.fullmatch(name)
+    return not number, float(name) if number else 0.0, name
+
+
 def _folder_rows(folder: Path) -> list[tuple[Path, str]]:
-    rows = [
-        (path, path.parent.name)
-        for path in sorted(folder.glob("*/*"))
-        if path.suffix.lower() in VIDEO_SUFFIXES
-    ]
-    if not rows:
+    contents = list_folder(folder)
+    told = contents.told()
+    if not contents.rows:
         raise ValueError(
-            f"No video found in {folder}: expected {folder}/CLASS/NAME.mp4 (or one of "
-            f"{' '.join(sorted(VIDEO_SUFFIXES))})."
+            f"No video found in {folder}: expected {folder}/CLASS/NAME.mp4, or another file that "
+            f"FFmpeg reads, or pictures {folder}/CLASS/NAME/0001.jpg, …{told and f'. {told}'}"
         )
-    return rows
-
-
-def _csv_rows(file: Path) -> list[tuple[Path, str]]:
-    try:
-        with open(file, newline="", encoding="utf-8-sig") as handle:
-            reader = csv.DictReader(handle)
-            columns, lines = reader.fieldnames or [], list(reader)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(
-            f"{file} is neither a folder of class folders nor a CSV file: {error}"
-        ) from error
-    if not {"path", "label"} <= set(columns):
-        raise ValueError(f"{file} needs the columns path,label in its first line, got {columns}.")
-    if not lines:
-        raise ValueError(f"{file} has no rows.")
-    for number, line in enumerate(lines, start=2):
-        for column in ("path", "label"):
-            if not line[column]:
-                raise ValueError(f"{file} has no {column} in line {number}.")
-    rows = [(file.parent / line["path"], line["label"]) for line in lines]
-    missing = [str(path) for path, _ in rows if not path.is_file()]
-    if missing:
-        raise ValueError(
-            f"{file} lists {len(missing)} of {len(rows)} files that do not exist, such as "
-            f"{missing[0]}: paths count from {file.parent}."
-        )
-    return rows
+    if told:
+        _logger.warning("%s", told)
+    return contents.rows

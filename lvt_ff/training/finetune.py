@@ -37,6 +37,7 @@ from lvt_ff.hub.push import check_login, push
 from lvt_ff.hub.resolve import local_folder
 from lvt_ff.training.batches import MicroBatches
 from lvt_ff.training.checkpoint import last_checkpoint
+from lvt_ff.training.class_table import class_table
 from lvt_ff.training.evaluate import evaluate_videos, make_accelerator
 from lvt_ff.training.loop import History, TrainingLoop
 from lvt_ff.training.optim import freeze_blocks, make_optimizer
@@ -61,6 +62,7 @@ from lvt_ff.utils.validation import check_rgb
 
 __all__ = ["finetune"]
 
+_ALWAYS_ALLOWED = 3  # unreadable videos: of a short list, one would be more than most fractions
 _SUPPORTED = (DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CPU)
 
 
@@ -153,6 +155,7 @@ def finetune(
         resume: Go on from the last checkpoint in output_dir, or start where there is none.
         max_bad_fraction: Stop when more of the listed videos than this could not be read (others
             take their place until then; bad_files.csv names them, and those that are damaged).
+            Three are always allowed, but none with 0.
         tracker: Also log to tensorboard, a package of its own.
         push_to_hub: Repository ORG/NAME that the finished folder is pushed to.
         hub_private: Make that repository private where it is new.
@@ -202,7 +205,7 @@ def _load_videos(options: SimpleNamespace, start: str | Path) -> tuple[VideoList
     videos = load_video_list(options.train_data)
     stored = stored_classes(start)
     if stored not in (None, videos.class_names) and set(stored) == set(videos.class_names):
-        videos = load_video_list(options.train_data, stored)  # as in the model's classifier
+        videos = videos.with_class_order(stored)  # as in the model's classifier
     if not options.eval_data:
         return videos, None
     return videos, load_video_list(options.eval_data, videos.class_names)
@@ -265,7 +268,7 @@ def _train(run: _Run) -> dict:
     accelerator.print(
         f"start: {run.origin}\n{len(videos)} training videos of {len(videos.class_names)} classes; "
         f"{batches.num_steps} steps of {batches.global_batch} clips, {batches.first_step} done; "
-        f"peak learning rate {options.lr:g}"
+        f"peak learning rate {options.lr:g}\n{class_table(videos, run.eval_videos)}"
     )
     history = loop.run(iter(_loader(run, batches)))
     results = dict(
@@ -346,11 +349,15 @@ def _training_loop(run: _Run, batches: MicroBatches, settings: dict) -> Training
         warmup_steps=round(options.warmup_epochs * batches.steps_per_epoch),
         label_smoothing=options.label_smoothing,
         clip_grad=options.clip_grad,
-        max_bad_files=options.max_bad_fraction * len(run.videos),
+        max_bad_files=_max_bad_files(options.max_bad_fraction, len(run.videos)),
         eval_epochs=options.eval_epochs,
         save_steps=options.save_steps,
         evaluate=_evaluation(run),
     )
+
+
+def _max_bad_files(fraction: float, num_videos: int) -> float:
+    return max(fraction * num_videos, _ALWAYS_ALLOWED) if fraction else 0
 
 
 def _evaluation(run: _Run) -> Callable[[], dict] | None:

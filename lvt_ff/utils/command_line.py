@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import io
 import os
 import runpy
 import sys
@@ -72,6 +73,7 @@ def run(
     function: Callable, prog: str, args: Sequence[str] | None = None, positional: Sequence[str] = ()
 ) -> int:
     """Parse a command line (None: the process's) and run it; returns the exit status."""
+    _print_all_names()
     parser = command_parser(function, prog, positional)
     try:
         options = parse_command(parser, sys.argv[1:] if args is None else args)
@@ -80,6 +82,13 @@ def run(
         return 2
     disable_progress_bar()  # transformers' bars for loading weights; commands have their own
     return execute(function, options, prog)
+
+
+def _print_all_names() -> None:
+    """Let names of files print that the terminal's encoding has no characters for, as escapes."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # notebooks have others
+            stream.reconfigure(errors="backslashreplace")
 
 
 def execute(function: Callable, options: dict[str, Any], prog: str) -> int:

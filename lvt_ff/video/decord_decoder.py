@@ -10,10 +10,16 @@ def refuses(found: Probe) -> str | None:
     """Why decord must not read a file, or None.
 
     decord 0.6.0 counts packets that show nothing, numbers frames of open groups by decoding order
-    where it seeks, knows neither mirrored nor oblong pixels, and may abort on damage.
+    where it seeks, knows neither mirrored pictures nor turned ones in Matroska nor oblong pixels,
+    shows grey where HEVC has lost something, cannot open AV1, and may abort on damage.
     """
-    open_groups = "has open groups of pictures" if found.open_groups else ""
-    return refuses_special(found) or open_groups or None
+    reasons = {
+        "has open groups of pictures": found.open_groups,
+        "is turned": any(found.shape.orientation),
+        f"is coded in {found.codec}": found.codec in ("hevc", "av1", "libdav1d"),
+    }
+    reason = next((reason for reason, holds in reasons.items() if holds), None)
+    return refuses_special(found) or reason
 
 
 def refuses_special(found: Probe) -> str | None:

@@ -23,6 +23,7 @@ class PacketFacts(NamedTuple):
         shown: how many frames it shows; 0 for those that others only refer to.
         starts: nothing that is shown after it refers to anything before it; of a damaged packet,
             that it was meant to be so.
+        opens: a key frame, from which decoding becomes right sooner or later.
         open_group: a start behind which packets may refer to what lies before it.
         leading: it refers to what lies before the last start, and cannot be shown after a jump.
         skips_leading: leading packets behind this start are never shown.
@@ -33,6 +34,7 @@ class PacketFacts(NamedTuple):
     whole: bool = True
     shown: int = 1
     starts: bool = False
+    opens: bool = False
     open_group: bool = False
     leading: bool = False
     skips_leading: bool = False
@@ -66,10 +68,11 @@ class PacketReader:
         if packet.size == 0 or (self._marked and packet.is_corrupt):
             return _BROKEN._replace(starts=key)
         if self._read is None:
-            return PacketFacts(starts=key)
+            return PacketFacts(starts=key, opens=key)
         data = memoryview(packet)
         facts = self._read(data, self._length_size) if self._length_size else self._read(data)
-        return facts._replace(starts=key and (facts.starts or not facts.whole))
+        starts = key and (facts.starts or not facts.whole)
+        return facts._replace(starts=starts, opens=key and facts.whole)
 
 
 def _nal_length_size(codec: str, extradata: bytes | None) -> int:

@@ -43,6 +43,7 @@ class Probe:
     """What a file holds.
 
     Args:
+        codec: FFmpeg's name.
         num_shown: frames that the packets show; where `untimed`, only decoding proves it.
         times: of all shown frames, ascending (num_shown,), in units of the stream's time base;
             empty where `untimed`.
@@ -57,6 +58,7 @@ class Probe:
         seconds: of the container or of the packets, whichever says more.
     """
 
+    codec: str
     num_shown: int
     times: np.ndarray
     starts: tuple[Start, ...]
@@ -118,7 +120,8 @@ class _Scan:
         self.num_bad = 0
         self.error = ""
         self.hidden = self.many = False  # some packet shows no frame, or several
-        self.late = self.any_packet = False  # some come before the first start; there are any
+        self.any_packet = self.opened = False  # there are any; a key frame among them
+        self.late = False  # some come before the first start
         self.changes = self.open_groups = False
         self.gradual = False  # frames become right only some way behind a key frame
         self.skip_leading = True  # at the file's first start
@@ -137,7 +140,7 @@ class _Scan:
                 if packet.size:
                     self.any_packet = True
                     self._add(packet, reader(packet))
-                if self.keys and self.first is None:
+                if self.opened and self.first is None:
                     self._decode(stream, packet, max_pixels)
         except av.FFmpegError as error:
             self.error = f"it ends in an error ({error.strerror})"
@@ -152,11 +155,12 @@ class _Scan:
             self.changes |= self.parameters not in (b"", facts.parameters)
             self.parameters = facts.parameters
             self.changes |= packet.has_sidedata("new_extradata")
-        if packet.is_keyframe and facts.whole:
+        self.opened |= facts.opens
+        if facts.opens:
             self.open_groups |= facts.open_group
             self.gradual |= not facts.starts or (facts.open_group and len(self.keys) == 1)
         self.late |= not self.keys
-        unseen = packet.is_discard or not self.keys or (facts.leading and self.skip_leading)
+        unseen = packet.is_discard or not self.opened or (facts.leading and self.skip_leading)
         shown = 0 if unseen else facts.shown
         if not shown:
             self.hidden = True
@@ -184,7 +188,7 @@ class _Scan:
 
         if self.first is None:
             why = "it has no key frame" if self.any_packet else "it has no packets"
-            why = "no frame of it can be decoded" if self.keys else why
+            why = "no frame of it can be decoded" if self.opened else why
             raise ValueError(f"{why}{': ' + self.error if self.error else ''}")
         shape = Shape.of(self.first, stream.sample_aspect_ratio)
         times = np.array([0 if time is None else time for time in self.pts], np.int64)
@@ -200,6 +204,7 @@ class _Scan:
         first, last = self.span
         span = float((last - min(first, last)) * stream.time_base)
         return Probe(
+            codec=stream.codec_context.name,
             num_shown=self.num_shown,
             times=times if not untimed else times[:0],
             starts=starts,

@@ -173,7 +173,7 @@ class _Reading:
             if not facts.whole:
                 self._lose(packet, facts, "a packet is damaged")
                 return
-            if self._waiting and not facts.starts:
+            if self._waiting and not facts.opens:
                 self.num_lost += facts.shown if self.num_lost else 0
                 return
             if self._waiting:

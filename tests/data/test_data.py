@@ -1,6 +1,4 @@
-"""Lists of videos, transforms, datasets: one preprocessing, one draw per clip."""
-
-import csv
+"""Transforms and datasets: one preprocessing, one draw per clip."""
 
 import numpy as np
 import pytest
@@ -34,61 +32,11 @@ def folder(tmp_path_factory):
     for number, label in enumerate(["wave", "wave", "jump", "jump", "sit"]):
         (root / label).mkdir(exist_ok=True)
         write_video(root / label / f"{number}.mp4", random_frames(12, 64, 96, seed=number))
-    (root / "jump" / "notes.txt").write_text("not a video")
     return root
 
 
 def small_transform():
     return EvalTransform((32, 32), (32, 32), [0.5] * 3, [0.5] * 3, "bilinear")
-
-
-def test_folder_is_one_class_per_subfolder(folder):
-    videos = load_video_list(folder)
-    assert videos.class_names == ("jump", "sit", "wave")
-    assert videos.labels.tolist() == [0, 0, 1, 2, 2]
-    assert [path.rsplit("/", 1)[1] for path in videos.paths] == [
-        *("2.mp4", "3.mp4", "4.mp4", "0.mp4", "1.mp4")
-    ]
-
-
-def test_csv_lists_the_same_videos(folder):
-    rows = [("path", "label")]
-    rows += [(f"{p.parent.name}/{p.name}", p.parent.name) for p in sorted(folder.glob("*/*.mp4"))]
-    with open(folder / "list.csv", "w", newline="") as file:
-        csv.writer(file).writerows(rows)
-    by_csv, by_folder = load_video_list(folder / "list.csv"), load_video_list(folder)
-    assert by_csv.paths.tolist() == by_folder.paths.tolist()
-    assert by_csv.labels.tolist() == by_folder.labels.tolist()
-
-
-def test_class_names_of_a_model_decide_the_numbers(folder):
-    videos = load_video_list(folder, ("wave", "sit", "fall", "jump"))
-    assert videos.labels.tolist() == [3, 3, 1, 0, 0]
-    with pytest.raises(ValueError, match="classes that the model does not: .'jump'"):
-        load_video_list(folder, ("wave", "sit"))
-
-
-@pytest.mark.parametrize(
-    "text, message",
-    [
-        ("file,class\na.mp4,x\n", r"needs the columns path,label.*got \['file', 'class'\]"),
-        ("path,label\n", "has no rows"),
-        ("path,label\nwave/0.mp4,\n", "no label in line 2"),
-        ("path,label\nwave/0.mp4,a\nnone.mp4,b\n", "1 of 2 files that do not exist.*none.mp4"),
-        ("path,label\nwave/0.mp4,a\n", "one class only"),
-    ],
-)
-def test_wrong_csv_files_are_refused(folder, text, message):
-    (folder / "wrong.csv").write_text(text)
-    with pytest.raises(ValueError, match=message):
-        load_video_list(folder / "wrong.csv")
-
-
-def test_missing_and_empty_sources_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="does not exist"):
-        load_video_list(tmp_path / "nothing")
-    with pytest.raises(ValueError, match="No video found"):
-        load_video_list(tmp_path)
 
 
 def test_one_clip_is_one_tensor_in_timm_processor_and_training(folder):

@@ -1,6 +1,7 @@
 """Runs that are killed, resumed, split over processes or accumulated end as the plain run does."""
 
 import contextlib
+import csv
 import json
 import math
 import os
@@ -516,14 +517,40 @@ def test_bad_training_files_are_replaced_and_listed_up_to_a_limit(videos, tmp_pa
         (data / label.name).mkdir(parents=True)
         for file in label.iterdir():
             (data / label.name / file.name).symlink_to(file)
-    (data / "class 0/bad.mp4").write_bytes(b"bad")
+    names = ["class 0/bad.mp4", "class 0/bad\udcff.mp4", "class 1/bad.mp4"]  # one is not UTF-8
+    for name in names:
+        (data / name).write_bytes(b"bad")
     options = dict(FAST, train_data=data, epochs=1)
-    finetune(**options, output_dir=tmp_path / "run", max_bad_fraction=0.2)
-    listed = (tmp_path / "run/bad_files.csv").read_text()
-    assert "class 0/bad.mp4" in listed and "pyav" in listed
-    with pytest.raises(Failure, match="more than --max_bad_fraction allows.*bad.mp4"):
-        finetune(**options, output_dir=tmp_path / "strict", max_bad_fraction=0.01)
+    finetune(**options, output_dir=tmp_path / "run", max_bad_fraction=0.01)
+    with open(tmp_path / "run/bad_files.csv", errors="surrogateescape", newline="") as file:
+        reasons = dict(csv.reader(file))
+    assert set(reasons) == {"path", *(str(data / name) for name in names)}
+    assert "pyav" in reasons[str(data / names[0])]
+    with pytest.raises(Failure, match="more than --max_bad_fraction allows.*bad.*mp4"):
+        finetune(**options, output_dir=tmp_path / "strict", max_bad_fraction=0.0)
     assert not (tmp_path / "strict/config.json").exists()
+    (data / "class 1/worse.mp4").write_bytes(b"bad")
+    with pytest.raises(Failure, match="4 training videos could not be read"):
+        finetune(**options, output_dir=tmp_path / "four", max_bad_fraction=0.01)
+    finetune(**options, output_dir=tmp_path / "many", max_bad_fraction=0.5)
+
+
+def test_a_run_begins_with_the_number_of_videos_of_each_class(videos, tmp_path, capsys):
+    test = tmp_path / "test"
+    test.mkdir()
+    (test / "class 1").symlink_to(videos / "class 1")
+    finetune(**dict(FAST, epochs=1), train_data=videos, eval_data=test, output_dir=tmp_path / "run")
+    start, videos_line, *table = capsys.readouterr().out.splitlines()[:8]
+    assert start.startswith("start: ")
+    assert videos_line.startswith("10 training videos of 2 classes; ")
+    assert table == [
+        "training  evaluation  class",
+        "       5           0  class 0",
+        "       5           5  class 1",
+        "training: smallest class class 0 (5 videos), largest class 0 (5 videos)",
+        "evaluation: smallest class class 0 (0 videos), largest class 1 (5 videos)",
+        "evaluation: 1 class without a video: class 0",
+    ]
 
 
 def test_loss_that_is_not_a_number_ends_the_run(videos, tmp_path):

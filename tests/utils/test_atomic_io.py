@@ -2,6 +2,7 @@
 
 import os
 import stat
+import sys
 import threading
 
 import pytest
@@ -123,3 +124,9 @@ def test_what_a_killed_writer_left_goes_with_the_next_and_loses_nothing(tmp_path
         raise OSError("disk full")
     assert (tmp_path / "a/file").read_text() == "first"
     assert {path.name for path in tmp_path.iterdir()} == {"a", ".a.b.xyz.partial"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="names are text there")
+def test_names_that_are_not_utf8_are_written_as_the_bytes_that_they_are(tmp_path):
+    write_text(tmp_path / "list.csv", os.fsdecode("caf\u00e9 ".encode() + b"caf\xe9\n"))
+    assert (tmp_path / "list.csv").read_bytes() == "caf\u00e9 ".encode() + b"caf\xe9\n"

@@ -2,7 +2,9 @@
 
 import importlib
 import inspect
+import io
 import json
+import sys
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -388,3 +390,26 @@ def test_only_commands_that_store_options_offer_results(capsys):
             main([name, "--help"])
         offered = "results.json of an earlier run" in " ".join(capsys.readouterr().out.split())
         assert offered == (name in ("finetune", "ablate", "benchmark"))
+
+
+@command()
+def echo(clips: list[str]) -> None:
+    """Print names.
+
+    Args:
+        clips: Names.
+    """
+    print(*clips)
+
+
+@pytest.mark.parametrize(
+    "encoding, printed",
+    [("utf-8", "caf\\udce9 ü 视".encode()), ("ascii", rb"caf\udce9 \xfc \u89c6")],
+)
+def test_names_that_are_no_text_in_an_encoding_print_as_escapes(encoding, printed, monkeypatch):
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, encoding=encoding, errors="strict")
+    monkeypatch.setattr(sys, "stdout", stream)
+    assert run(echo, "lvt-ff echo", ["caf\udce9", "ü", "视"], ["clips"]) == 0
+    stream.flush()
+    assert raw.getvalue().strip() == printed
