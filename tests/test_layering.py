@@ -16,8 +16,8 @@ PACKAGE = Path(lvt_ff.__file__).parent
 LEVELS = [
     {"_version", "variants", "_import_hooks"},
     {"utils"},
-    {"ops", "data"},
-    {"kernels"},
+    {"ops", "video"},
+    {"kernels", "data"},
     {"layers"},
     {"model"},
     {"weights", "schema"},
