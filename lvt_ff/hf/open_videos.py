@@ -7,7 +7,7 @@ import io
 import os
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from torch import Tensor
 from lvt_ff.data import read_clip
 from lvt_ff.utils.errors import FrameSizeError, VideoReadError
 from lvt_ff.video.clip_buffer import MAX_CLIP_BYTES, Choose, ClipBuffer
-from lvt_ff.video.sources import local_video
+from lvt_ff.video.sources import local_video, source_name
 
 __all__ = ["read_video"]
 
@@ -107,28 +107,39 @@ def _video_stream(video: Any) -> Any:
     if isinstance(video, av.container.InputContainer):
         stream = video.streams.best("video")
         if stream is None:
-            raise VideoReadError(f"Cannot read video from PyAV's {video}: it has no video stream.")
+            name = _container_name(video)
+            raise VideoReadError(f"Cannot read video from {name}: it has no video stream.")
         return stream
     return video if isinstance(video, av.VideoStream) else None
 
 
 def _from_pyav(stream: Any, choose: Choose) -> np.ndarray:
     clip, container = ClipBuffer(choose), stream.container
-    what = f"PyAV's {container}"
+    what = _container_name(container)
     with _reading(what):
-        kept = None if _rewind(container) else _rest(stream)
-        packets = container.demux(stream) if kept is None else ()
-        total = sum(1 for packet in packets if packet.size) if kept is None else len(kept)
+        # What cannot be moved may yet go back by as much as was buffered.
+        stays = _rewind(container) and container.size > 0
+        if stays:
+            total = sum(1 for packet in container.demux(stream) if packet.size)
+        else:
+            kept = _rest(stream)
+            total = len(kept)
     while total:
         clip.choose(total)
         with _reading(what):
-            if kept is None:
-                _rewind(container)
-            total = _put_wanted(container.decode(stream) if kept is None else kept, clip)
+            if stays and not _rewind(container):
+                raise VideoReadError(f"Cannot read video from {what}: it cannot be rewound.")
+            total = _put_wanted(container.decode(stream) if stays else kept, clip)
         if not clip.missing:
             return clip.frames
         # Some packets hold no frame: choose again among those that there are.
     raise VideoReadError(f"Cannot read video from {what}: it has no frame.")
+
+
+def _container_name(container: Any) -> str:
+    if container.file is not None:
+        return "PyAV's container"
+    return f"PyAV's container {source_name(container.name)!r}"
 
 
 def _rewind(container: Any) -> bool:
@@ -137,12 +148,10 @@ def _rewind(container: Any) -> bool:
 
     start = min(container.start_time or 0, 0)
     # Streams without times are rewound by bytes, which containers with an index refuse.
-    for options in ({}, {"unsupported_byte_offset": True}):
-        try:
-            container.seek(start if not options else 0, **options)
-        except (av.FFmpegError, OSError):
-            continue
-        return True
+    for place, options in ((start, {}), (0, {"unsupported_byte_offset": True})):
+        with suppress(av.FFmpegError, OSError):
+            container.seek(place, **options)
+            return True
     return False
 
 
