@@ -1,5 +1,6 @@
 """What the video processor is given: lists taken apart into videos, pictures put together."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ def as_videos(videos: Any, layout_known: bool = False) -> list:
         return _of_array(videos, layout_known)
     if isinstance(videos, Image.Image):
         return [_stack([videos])]
-    if not isinstance(videos, list | tuple):
+    if not isinstance(videos, Sequence) or isinstance(videos, str | bytes | bytearray | memoryview):
         return [videos]
     if not videos:
         raise ValueError("There is no video in an empty list.")
@@ -73,7 +74,7 @@ def _is_picture(item: Any, layout_known: bool) -> bool:
     return layout_known or item.shape[-1] in (1, 3, 4) or item.shape[0] in (1, 3)
 
 
-def _stack(pictures: list | tuple) -> np.ndarray | Tensor:
+def _stack(pictures: Sequence) -> np.ndarray | Tensor:
     """Pictures of one video, (T, H, W, C) or (T, C, H, W)."""
     images = [picture for picture in pictures if isinstance(picture, Image.Image)]
     # Those stay as they are: models may have one channel, or four.

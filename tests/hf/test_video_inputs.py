@@ -4,7 +4,7 @@ import io
 import itertools
 import sys
 import threading
-from collections import namedtuple
+from collections import UserList, namedtuple
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
@@ -159,6 +159,8 @@ def test_lists_may_mix_all_of_them(processor, folder):
     for place, clip in enumerate(found):
         wanted = of_frames if place in (0, 6, len(found) - 1) else expected
         torch.testing.assert_close(clip, wanted, atol=0.05, rtol=0)
+    column = UserList([str(path), dict(path=str(path), bytes=None)])  # as that of `datasets`
+    torch.testing.assert_close(clips_of(processor, column), expected[None].repeat(2, 1, 1, 1, 1))
     inputs = processor(videos[:3], return_metadata=True)
     assert [metadata.total_num_frames for metadata in inputs["video_metadata"]] == [4, 30, 30]
     assert inputs["video_metadata"][1].frames_indices.tolist() == [3, 10, 18, 25]
