@@ -13,6 +13,7 @@ from torchvision.transforms.v2 import functional as F
 
 __all__ = [
     "INTERPOLATIONS",
+    "OFFERED_FILTERS",
     "EvalTransform",
     "TrainTransform",
     "channel_values",
@@ -23,20 +24,24 @@ __all__ = [
     "resize_to_cover",
 ]
 
-# By PIL's number, as transformers' files have them.
-INTERPOLATIONS = {2: "bilinear", 3: "bicubic"}
+# PIL's filters that torchvision has for tensors in every version and on every device (Lanczos is
+# new, and for the CPU only): PIL's number, as transformers' files have it, and timm's name.
+INTERPOLATIONS = {0: "nearest", 2: "bilinear", 3: "bicubic"}
+OFFERED_FILTERS = ", ".join(f"{number} ({name})" for number, name in INTERPOLATIONS.items())
 
 
 def interpolation_name(number: int) -> str:
-    """The name of one of PIL's filters.
+    """The name of one of PIL's filters, which a member of `PIL.Image.Resampling` or its number is.
 
     Raises:
         ValueError: a filter that is not offered.
     """
-    if int(number) not in INTERPOLATIONS:
-        offered = " or ".join(f"{key} ({name})" for key, name in INTERPOLATIONS.items())
-        raise ValueError(f"resample must be {offered}, PIL's numbers of filters, got {number!r}.")
-    return INTERPOLATIONS[int(number)]
+    if number not in INTERPOLATIONS:
+        raise ValueError(
+            f"resample must be one of PIL's filters {OFFERED_FILTERS}, got {number!r}: torch "
+            "resizes frames with no other."
+        )
+    return INTERPOLATIONS[number]
 
 
 def channel_values(values: float | Sequence[float]) -> tuple[float, ...]:
@@ -54,7 +59,9 @@ def resize_to_cover(clip: Tensor, size: tuple[int, int], interpolation: str) -> 
     height, width = clip.shape[-2:]
     scale = max(size[0] / height, size[1] / width)
     new_size = [max(round(height * scale), size[0]), max(round(width * scale), size[1])]
-    return F.resize(clip, new_size, InterpolationMode(interpolation), antialias=True)
+    # torch's own "nearest" takes another pixel than PIL's.
+    mode = "nearest-exact" if interpolation == "nearest" else interpolation
+    return F.resize(clip, new_size, InterpolationMode(mode), antialias=True)
 
 
 def crop_clip(clip: Tensor, size: tuple[int, int], position: tuple[float, float]) -> Tensor:
@@ -94,7 +101,7 @@ class EvalTransform:
         crop_size: pixels (H, W) of the result.
         resize_to: pixels (H, W) that the resized frame covers before it is cropped.
         mean, std: per channel or for all, for pixels between 0 and 1.
-        interpolation: "bilinear" or "bicubic".
+        interpolation: a name in `INTERPOLATIONS`.
     """
 
     def __init__(

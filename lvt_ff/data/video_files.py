@@ -1,7 +1,6 @@
 """Which files are videos, and which of them a folder of class folders holds."""
 
 import os
-import re
 import stat
 from collections import Counter
 from collections.abc import Iterable
@@ -9,8 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lvt_ff.utils.short_text import counted, listed, shortened
+from lvt_ff.video.pictures import numbered_pictures
 
-__all__ = ["PICTURE_SUFFIXES", "VIDEO_SUFFIXES", "FolderContents", "is_video", "list_folder"]
+__all__ = ["VIDEO_SUFFIXES", "FolderContents", "is_video", "list_folder"]
 
 # What FFmpeg reads. Not .webp: it reads no animated ones, and single ones are pictures.
 VIDEO_SUFFIXES = frozenset(
@@ -22,9 +22,6 @@ VIDEO_SUFFIXES = frozenset(
         *("mpv", "mts", "mxf", "nut", "ogm", "ogv", "qt", "rm", "rmvb", "tod", "trp", "ts", "vob"),
         *("vro", "webm", "wmv", "wtv", "xvid", "y4m"),
     )
-)
-PICTURE_SUFFIXES = frozenset(
-    f".{ending}" for ending in ("bmp", "jpeg", "jpg", "png", "ppm", "tif", "tiff", "webp")
 )
 
 # What systems, drives and tools leave in folders, besides names that start with a dot.
@@ -135,7 +132,7 @@ def is_video(path: Path) -> bool:
         mode = os.stat(path).st_mode
         if stat.S_ISDIR(mode):
             files, _ = _names(path)
-            return not any(map(_has_video_suffix, files)) and bool(_numbered_pictures(files))
+            return not any(map(_has_video_suffix, files)) and bool(numbered_pictures(files))
         return stat.S_ISREG(mode)
     except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a zero in the name
         return False
@@ -162,7 +159,7 @@ def _videos_of_class(contents: FolderContents, class_name: str) -> list[Path]:
         found = set(filter(_has_video_suffix, files))
         videos += [place / name for name in found]
         if place != top and not found:
-            found = _numbered_pictures(files)
+            found = numbered_pictures(files)
             videos += [place] if found else []
         inside = place.relative_to(contents.folder)
         contents.others.add(str(inside / name) for name in files if name not in found)
@@ -198,13 +195,3 @@ def _suffix(path: str) -> str:
 
 def _has_video_suffix(name: str) -> bool:
     return _suffix(name) in VIDEO_SUFFIXES
-
-
-def _numbered_pictures(names: Iterable[str]) -> set[str]:
-    """The pictures among them that have a number, if they are two or more: frames of a video."""
-    numbered = {
-        name
-        for name in names
-        if _suffix(name) in PICTURE_SUFFIXES and re.search(r"\d", os.path.splitext(name)[0])
-    }
-    return numbered if len(numbered) > 1 else set()

@@ -18,28 +18,29 @@ from lvt_ff.utils.errors import usage
 from lvt_ff.utils.option_types import PositiveInt
 from lvt_ff.utils.output import check_output_file
 from lvt_ff.utils.validation import suggest
+from lvt_ff.video.sources import VideoSource, source_name
 
 __all__ = ["Explanation", "explain", "explain_clip", "explain_video"]
 
 
 def explain_video(
-    classify: Classifier, path: str | Path, label: str | None = None, top_k: int = 5
+    classify: Classifier, video: VideoSource, label: str | None = None, top_k: int = 5
 ) -> Explanation:
     """Classify a video, and find the tokens on which the score of a class rests.
 
     Args:
-        classify: a model that takes paths; its first view is explained.
-        path: a video file.
+        classify: a model that takes videos; its first view is explained.
+        video: a file, or any other of those of `Classifier.read`.
         label: the class to explain; None takes the best.
         top_k: number of classes in `predictions`.
 
     Raises:
         ValueError: the model has no such class, or none at all.
         NotImplementedError: the model's kernel has no weights to show.
-        VideoReadError: the file cannot be read.
+        VideoReadError: the video cannot be read.
     """
     _check_label(classify, label)
-    return explain_clip(classify, classify.read(path)[:1], label, top_k)
+    return explain_clip(classify, classify.read(video)[:1], label, top_k)
 
 
 @torch.no_grad()
@@ -92,7 +93,7 @@ def explain(
     """Draw what a model sees in a video.
 
     Args:
-        video: Video file.
+        video: Video file, http(s) address, or - for a video on standard input.
         model: Model folder, or ORG/NAME[@REVISION] on the Hub.
         output: Picture to write: .png, or .gif or .mp4 for an animation.
         view: relevance (which tokens the class's score rests on), attention (what one token
@@ -129,9 +130,10 @@ def explain(
             model, device, decoder=decoder, max_pixels=max_pixels, on_damage=on_damage
         )
         try:
+            name = Path(source_name(video)).name
             explained = explain_video(classify, video, given.pop("label", None))
             with torch.no_grad(), atomic_file(output) as partial:
-                drawn.draw(Viewer(classify.model, explained, Path(video).name, **given), partial)
+                drawn.draw(Viewer(classify.model, explained, name, **given), partial)
         except NotImplementedError as error:
             raise ValueError(str(error)) from error
     score = format_score(explained.score, explained.score_function)

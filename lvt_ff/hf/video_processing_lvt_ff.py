@@ -1,11 +1,9 @@
 """The transformers video processor: our reader, our sampling, our preprocessing."""
 
 import os
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
 
 import numpy as np
 import torch
@@ -15,7 +13,7 @@ from transformers import BatchFeature
 from transformers.image_utils import ChannelDimension, infer_channel_dimension_format
 from transformers.processing_utils import VideosKwargs
 from transformers.video_processing_utils import BaseVideoProcessor
-from transformers.video_utils import VideoMetadata
+from transformers.video_utils import VideoMetadata, make_batched_metadata
 
 from lvt_ff.data.sampling import sample_indices
 from lvt_ff.data.transforms import (
@@ -28,11 +26,12 @@ from lvt_ff.data.transforms import (
 )
 from lvt_ff.hf.configuration_lvt_ff import LVTFFConfig
 from lvt_ff.hf.files import find_file
+from lvt_ff.hf.open_videos import read_video
+from lvt_ff.hf.video_inputs import as_videos
 from lvt_ff.schema import check_processor
 from lvt_ff.timm_models import with_tag
 from lvt_ff.utils.json_files import read_object
 from lvt_ff.utils.validation import check_choice, suggest
-from lvt_ff.video.reader import read_clip
 
 __all__ = ["LVTFFVideoProcessor"]
 
@@ -63,10 +62,11 @@ class LVTFFVideoKwargs(VideosKwargs, total=False):
 
 
 class LVTFFVideoProcessor(BaseVideoProcessor):
-    """Files or frame arrays to `pixel_values_videos` (B, T, C, H, W).
+    """Videos, in files or opened by other libraries, and frames to `pixel_values_videos`.
 
-    Frames are resized, keeping their shape, to cover `size` (height, width), and `crop_size` is
-    cut from the centre. Files are sampled to `num_frames` frames while they are read.
+    The result is (B, T, C, H, W). Frames are resized, keeping their shape, to cover `size` (height,
+    width), and `crop_size` is cut from the centre. Videos are sampled to `num_frames` frames while
+    they are read; `preprocess` lists what they may be.
     """
 
     resample = 2
@@ -88,6 +88,8 @@ class LVTFFVideoProcessor(BaseVideoProcessor):
 
     def __init__(self, **kwargs: Any):
         self._check_names(kwargs.keys() - _FILE_KEYS)
+        if isinstance(kwargs.get("resample"), Image.Resampling):
+            kwargs["resample"] = kwargs["resample"].value  # what a file holds
         super().__init__(**kwargs)
         check_processor(self.to_dict(), type(self).__name__)
 
@@ -203,19 +205,47 @@ class LVTFFVideoProcessor(BaseVideoProcessor):
     def preprocess(self, videos: Any, **kwargs: Any) -> BatchFeature:
         """Videos to `pixel_values_videos`.
 
+        Videos that are read are sampled as files are; frames that are given only where there are
+        more or fewer than `num_frames`. Transparent frames lie on white.
+
         Args:
-            videos: files, addresses, frames (T, H, W, C), (T, C, H, W) or grey (T, H, W), lists of
-                pictures, or lists of any of these.
+            videos: one of these, or lists of them in any nesting:
+                a file, a folder of numbered pictures, an http(s) address, bytes, a file opened in
+                binary mode; an item of a `datasets` column; torchcodec's `VideoDecoder`, decord's
+                `VideoReader`, a container or video stream of PyAV;
+                frames (T, H, W, C), (T, C, H, W) or grey (T, H, W); a list of PIL images of any
+                mode, or of arrays.
             **kwargs: options to set differently for this call.
 
         Raises:
-            TypeError: an unknown option.
+            TypeError: an unknown option, or something else than a video.
             ValueError: an option that does not fit, or an array that is not a video.
-            VideoReadError: a file cannot be read.
+            VideoReadError: a video cannot be read.
         """
         self._check_names(kwargs.keys() - {"return_tensors"})
-        videos = _with_channels(videos, kwargs.get("input_data_format") is not None)
+        videos = as_videos(videos, kwargs.get("input_data_format") is not None)
         return super().preprocess(videos, **kwargs)
+
+    def _decode_and_sample_videos(
+        self,
+        videos: list,
+        video_metadata: Any = None,
+        do_sample_frames: bool | None = None,
+        sample_indices_fn: Any = None,
+    ) -> tuple[list, list[VideoMetadata]]:
+        # transformers' own leaves out what it does not know, and takes no frames beside files.
+        given = None if video_metadata is None else make_batched_metadata(videos, video_metadata)
+        found = []
+        for place, video in enumerate(videos):
+            if not isinstance(video, np.ndarray | Tensor):
+                found.append(self.fetch_videos(video, sample_indices_fn))
+                continue
+            metadata = given[place] if given else make_batched_metadata([video], None)[0]
+            if do_sample_frames:
+                metadata.frames_indices = sample_indices_fn(metadata)
+                video = video[metadata.frames_indices]
+            found.append((video, metadata))
+        return [video for video, _ in found], [metadata for _, metadata in found]
 
     def _prepare_input_videos(
         self,
@@ -260,7 +290,7 @@ class LVTFFVideoProcessor(BaseVideoProcessor):
         )
 
     def fetch_videos(self, video_url_or_urls: Any, sample_indices_fn: Any = None) -> tuple:
-        """Read files or http(s) addresses with `lvt_ff.data.read_clip`."""
+        """Frames and metadata of a video that `preprocess` takes, or lists of both for a list."""
         if isinstance(video_url_or_urls, list):
             read = [self.fetch_videos(item, sample_indices_fn) for item in video_url_or_urls]
             return [frames for frames, _ in read], [metadata for _, metadata in read]
@@ -272,13 +302,7 @@ class LVTFFVideoProcessor(BaseVideoProcessor):
             metadata.frames_indices = sample_indices_fn(metadata) if sample_indices_fn else whole
             return metadata.frames_indices
 
-        address = str(video_url_or_urls)
-        if not address.startswith(("http://", "https://")):
-            return read_clip(address, choose), metadata
-        with tempfile.TemporaryDirectory() as folder, urlopen(address, timeout=60) as response:
-            file = Path(folder, "video")
-            file.write_bytes(response.read())
-            return read_clip(file, choose), metadata
+        return read_video(video_url_or_urls, choose), metadata
 
     def _preprocess(
         self,
@@ -329,55 +353,3 @@ def _height_and_width(size: Any, name: str) -> tuple[int, int]:
             "to cover size."
         )
     return height, width
-
-
-def _with_channels(videos: Any, layout_known: bool) -> Any:
-    """Videos as transformers takes them: paths as text, pictures as arrays with channels.
-
-    Args:
-        videos: any of those of `LVTFFVideoProcessor.preprocess`.
-        layout_known: three dimensions are one frame, whatever their lengths.
-    """
-    if isinstance(videos, os.PathLike):
-        return os.fspath(videos)
-    if isinstance(videos, Image.Image):
-        return _stack([videos])
-    if isinstance(videos, list | tuple):
-        if videos and all(isinstance(item, Image.Image) for item in videos):
-            return _stack(videos)
-        if not all(isinstance(item, np.ndarray | Tensor) for item in videos):
-            return [_with_channels(item, layout_known) for item in videos]
-        if videos and all(item.ndim == 2 for item in videos):
-            return _stack(videos)
-        if videos and all(item.ndim == 3 and _is_frame(item, layout_known) for item in videos):
-            return _stack(videos)
-        return [_with_channels(item, layout_known) for item in videos]
-    if not isinstance(videos, np.ndarray | Tensor) or videos.ndim != 3:
-        return videos
-    if _is_frame(videos, layout_known):
-        if videos.shape[0] == 3 and videos.shape[-1] not in (1, 3, 4) and not layout_known:
-            raise ValueError(
-                f"An array of shape {tuple(videos.shape)} is one RGB frame or three grey ones: "
-                "give (T, C, H, W) or (T, H, W, C)."
-            )
-        return videos[None]
-    return videos[..., None]  # grey
-
-
-def _is_frame(array: np.ndarray | Tensor, layout_known: bool) -> bool:
-    return layout_known or array.shape[-1] in (1, 3, 4) or array.shape[0] in (1, 3)
-
-
-def _stack(frames: list | tuple) -> np.ndarray | Tensor:
-    """Pictures or arrays of one video, (T, H, W, C) or (T, C, H, W)."""
-    if isinstance(frames[0], Image.Image):
-        modes = {frame.mode for frame in frames}
-        if len(modes) > 1 or not modes <= {"L", "RGB", "RGBA"}:
-            frames = [frame.convert("RGB") for frame in frames]
-        frames = [np.asarray(frame) for frame in frames]
-    shapes = {tuple(frame.shape) for frame in frames}
-    if len(shapes) > 1:
-        raise ValueError(f"The frames of a video must have one shape, got {sorted(shapes)}.")
-    same = all(isinstance(frame, Tensor) for frame in frames)
-    video = torch.stack(list(frames)) if same else np.stack([np.asarray(f) for f in frames])
-    return video[..., None] if video.ndim == 3 else video

@@ -1,4 +1,4 @@
-"""A loaded model folder that classifies video files."""
+"""A loaded model folder that classifies videos."""
 
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from lvt_ff.hf.scores import score_function, scores_from_logits
 from lvt_ff.hub.model_folder import load_folder
 from lvt_ff.utils.errors import Failure, usage
 from lvt_ff.utils.validation import check_rgb
+from lvt_ff.video.sources import VideoSource, local_video
 
 __all__ = ["Classifier"]
 
@@ -18,7 +19,7 @@ _FRAMES_BYTES = 2**29  # of the frames in memory while parts of a video are read
 
 
 class Classifier:
-    """A loaded model folder that takes paths of videos.
+    """A loaded model folder that takes videos: files, and all else of `lvt_ff.video.sources`.
 
     Args:
         folder: model folder, or ORG/NAME[@REVISION] on the Hub.
@@ -60,18 +61,23 @@ class Classifier:
             decoder=decoder, timeout_s=timeout_s, max_pixels=max_pixels, on_damage=on_damage
         )
 
-    def read(self, path: str | Path) -> Tensor:
+    def read(self, video: VideoSource) -> Tensor:
         """The clips of a video as the model takes them, (num_clips · num_crops, T, C, H, W).
+
+        Args:
+            video: a path, an http(s) address, "-" for standard input, bytes, or a file opened in
+                binary mode.
 
         Raises:
             UsageError: a model of other channels than red, green and blue.
-            VideoReadError: the file cannot be read.
+            VideoReadError: the video cannot be read.
         """
         with usage():
             check_rgb(self.model.config.in_chans)
-        views = read_views(
-            path, self.transform, self.clip_options, self.num_crops, **self.read_options
-        )
+        with local_video(video) as path:
+            views = read_views(
+                path, self.transform, self.clip_options, self.num_crops, **self.read_options
+            )
         return views.to(self.device)
 
     @property
@@ -92,14 +98,14 @@ class Classifier:
         pixels = (clip[:, :shown].cpu().float() * std + mean).mul(255).round().clamp(0, 255)
         return pixels.permute(0, 2, 3, 1).expand(-1, -1, -1, 3).byte().numpy()
 
-    def __call__(self, path: str | Path, top_k: int = 5) -> list[dict]:
+    def __call__(self, video: VideoSource, top_k: int = 5) -> list[dict]:
         """The best classes of a video, as `[{"label": …, "score": …}, …]`.
 
         Raises:
-            VideoReadError: the file cannot be read.
+            VideoReadError: the video, any of those of `read`, cannot be read.
             Failure: the model's scores are not numbers.
         """
-        return self.classify_clips(self.read(path), top_k)
+        return self.classify_clips(self.read(video), top_k)
 
     @torch.inference_mode()
     def classify_clips(self, clips: Tensor, top_k: int = 5) -> list[dict]:
@@ -107,8 +113,12 @@ class Classifier:
         return self.ranked(self.model(clips).logits, top_k)
 
     @torch.inference_mode()
-    def scores_over_time(self, path: str | Path, num_parts: int) -> Tensor:
+    def scores_over_time(self, video: VideoSource, num_parts: int) -> Tensor:
         """Scores (num_parts, K) of equal parts of a video, each read as one of its own."""
+        with local_video(video) as path:
+            return self._scores_over_time(path, num_parts)
+
+    def _scores_over_time(self, path: str, num_parts: int) -> Tensor:
         clip_options = self.processor.clip_options()
         rows = []
         for parts in self._parts_at_once(path, num_parts):
@@ -128,7 +138,7 @@ class Classifier:
                 rows.append(self.scores(self.model(clip).logits)[0])
         return torch.stack(rows)
 
-    def _parts_at_once(self, path: str | Path, num_parts: int) -> list[range]:
+    def _parts_at_once(self, path: str, num_parts: int) -> list[range]:
         """Numbers of the parts that are read together: a decoder starts from the first frame."""
         known = header(path, self.read_options["max_pixels"])
         at_once = 1

@@ -1,4 +1,4 @@
-"""Classify video files with a model folder."""
+"""Classify videos with a model folder."""
 
 import json as json_format
 from collections.abc import Iterator, Sequence
@@ -9,6 +9,7 @@ from lvt_ff.inference.classifier import Classifier
 from lvt_ff.utils.command_line import command
 from lvt_ff.utils.errors import Failure, usage
 from lvt_ff.utils.option_types import PositiveInt
+from lvt_ff.video.sources import source_name
 
 __all__ = ["predict"]
 
@@ -34,7 +35,7 @@ def predict(
     Videos that cannot be read are named, the rest is classified, and the exit status is 1.
 
     Args:
-        videos: Video files.
+        videos: Video files, http(s) addresses, or - for a video on standard input.
         model: Model folder, or ORG/NAME[@REVISION] on the Hub.
         top_k: Number of classes.
         clips: Clips in time per video; scores are averaged.
@@ -63,7 +64,7 @@ def predict(
             key = "error" if isinstance(result, str) else "predictions"
             print(json_format.dumps({"path": path, key: result}))
             continue
-        print(path)
+        print(source_name(path))
         if isinstance(result, str):
             print(f"  {result}")
             continue

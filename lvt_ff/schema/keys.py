@@ -7,7 +7,7 @@ can ask for, before anything is built.
 import inspect
 from typing import Annotated, Any, Literal, TypedDict
 
-from lvt_ff.data.transforms import INTERPOLATIONS
+from lvt_ff.data.transforms import INTERPOLATIONS, OFFERED_FILTERS
 from lvt_ff.layers import CHOICES
 from lvt_ff.model import LinearVideoTransformer
 from lvt_ff.schema.values import between, demands, one_of
@@ -83,7 +83,6 @@ _Count = Annotated[int, between(1, _MAX_SIDE)]
 _Sizes = list[int] | tuple[int, ...]
 _Number = float | int
 _Numbers = list[float | int] | list[int] | list[float] | tuple[float | int, ...]
-_FILTERS = " or ".join(f"{number} ({name})" for number, name in INTERPOLATIONS.items())
 _Text = str | None
 _Flag = bool | None
 # It would lead to other files, or other values.
@@ -202,7 +201,7 @@ class ProcessorFile(TypedDict, total=False):
     sampling_stride: _Count
     size: Annotated[int | dict, _covered]
     crop_size: Annotated[int | dict, _both_sides]
-    resample: Annotated[int, one_of(INTERPOLATIONS, _FILTERS)]
+    resample: Annotated[int, one_of(INTERPOLATIONS, f"one of PIL's filters {OFFERED_FILTERS}")]
     image_mean: Annotated[_Number | _Numbers, between(-_LARGE, _LARGE)]
     image_std: Annotated[_Number | _Numbers, between(1 / _LARGE, _LARGE)]
     rescale_factor: Annotated[float | int, between(1 / _LARGE, _LARGE)]

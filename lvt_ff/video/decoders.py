@@ -7,11 +7,12 @@ from lvt_ff.utils.errors import FrameSizeError
 from lvt_ff.video import decord_decoder, pyav_decoder, torchcodec_decoder
 from lvt_ff.video.clip_buffer import ClipBuffer
 from lvt_ff.video.file_names import plain_name
+from lvt_ff.video.pictures import decode_pictures, is_pictures
 from lvt_ff.video.probe import Probe, probe
 
 __all__ = ["DECODERS", "DECODER_CHOICES", "Attempt", "Decoder", "Refused", "decode", "read_header"]
 
-Decoder = Literal["auto", "torchcodec", "decord", "pyav"]
+Decoder = Literal["auto", "torchcodec", "decord", "pyav", "pillow"]
 DECODER_CHOICES = get_args(Decoder)
 
 
@@ -21,16 +22,24 @@ class _Backend(NamedTuple):
     Args:
         refuses: why it must not read a file, or None.
         decode: puts the frames that are wanted into their buffer; returns what was lost, or "".
+        pictures: it reads pictures, the others videos.
     """
 
     refuses: Callable[[Probe], str | None]
     decode: Callable[[str, Probe, ClipBuffer, int], str]
+    pictures: bool = False
+
+
+def _decode_pictures(path: str, found: None, clip: ClipBuffer, threads: int) -> str:
+    decode_pictures(path, clip)
+    return ""
 
 
 DECODERS = {
     "torchcodec": _Backend(torchcodec_decoder.refuses, torchcodec_decoder.decode),
     "decord": _Backend(decord_decoder.refuses, decord_decoder.decode),
     "pyav": _Backend(lambda found: None, pyav_decoder.decode),
+    "pillow": _Backend(lambda found: None, _decode_pictures, pictures=True),
 }
 
 
@@ -78,11 +87,12 @@ def decode(
         Refused: not a video, or no backend gave the frames.
     """
     with plain_name(path) as file:
-        found = _probe(file, clip.max_pixels, clip.progress)
+        pictures = is_pictures(file)
+        found = None if pictures else _probe(file, clip.max_pixels, clip.progress)
         for name in names:
-            reason = DECODERS[name].refuses(found)
+            reason = _refusal(name, found)
             if reason:
-                failed(Attempt(name, f"only used for plain videos, and this one {reason}"))
+                failed(Attempt(name, reason))
                 continue
             trying(name)
             try:
@@ -94,6 +104,16 @@ def decode(
             except Exception as error:  # backends raise classes of their own
                 failed(Attempt(name, first_line(error)))
     raise Refused("no backend could read it")
+
+
+def _refusal(name: str, found: Probe | None) -> str | None:
+    """Why a backend must not read what was found; None is found of pictures."""
+    backend = DECODERS[name]
+    if backend.pictures or found is None:
+        made_for = "pictures" if backend.pictures else "videos"
+        return f"only used for {made_for}" if backend.pictures != (found is None) else None
+    reason = backend.refuses(found)
+    return f"only used for plain videos, and this one {reason}" if reason else None
 
 
 def _probe(file: str, max_pixels: int, progress: Callable[[], None]) -> Probe:
@@ -115,6 +135,8 @@ def read_header(
         Refused: not a video.
     """
     with plain_name(path) as file:
+        if is_pictures(file):
+            raise Refused("pictures have no length")
         found = _probe(file, max_pixels, progress)
     return found.seconds, found.coded_pixels
 

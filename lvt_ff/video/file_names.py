@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from lvt_ff.video.pictures import is_pictures
+
 __all__ = ["plain_name", "problem_of_file"]
 
 
@@ -24,18 +26,14 @@ def plain_name(path: str) -> Iterator[str]:
         yield path
 
 
-def problem_of_file(path: str, folders: bool = False) -> str | None:
-    """Why there is nothing to read at a path, or None.
-
-    Args:
-        path: of a file.
-        folders: it may also be a folder.
-    """
+def problem_of_file(path: str) -> str | None:
+    """Why there is nothing to read at a path, or None."""
     file = Path(path)
     try:
         size = os.stat(path).st_size
         if file.is_dir():
-            return None if folders else "it is not a file"
+            found = is_pictures(path)
+            return None if found else "it is not a file, nor a folder of numbered pictures"
         if not file.is_file():
             return "it is not a file"
         with open(path, "rb"):

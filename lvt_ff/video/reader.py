@@ -63,12 +63,12 @@ def read_clip(
     """Read frames of a video, as players show them: upright, in square pixels, deinterlaced.
 
     Args:
-        path: a video file.
+        path: a video file, or a folder of numbered pictures.
         indices: numbers of shown frames in presentation order, repeats allowed, or a function that
             chooses them for the total number of frames; it is called again where the file said
             another total than it has.
         decoder: "auto" tries torchcodec, decord and PyAV in this order, leaving out what is not
-            installed or not made for the file; a name forces one.
+            installed or not made for the file, and reads pictures with Pillow; a name forces one.
         timeout_s: without progress, for each backend.
         max_pixels: of any frame that is decoded, whatever the file's header says.
         on_damage: "skip" reads what a damaged file still shows, with a `DamagedVideoWarning`;

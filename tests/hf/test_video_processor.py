@@ -103,12 +103,33 @@ def test_files_may_be_paths(processor, tmp_path):
     torch.testing.assert_close(both, torch.cat([expected] * 2))
 
 
-@pytest.mark.parametrize("name", ["NEAREST", "LANCZOS", "BOX", "HAMMING"])
+@pytest.mark.parametrize("name", ["NEAREST", "BILINEAR", "BICUBIC"])
+def test_filters_are_pils(processor, name, tmp_path):
+    member = Image.Resampling[name]
+    images = [Image.fromarray(frame).resize((32, 32), member) for frame in RGB[:4, :48, :48]]
+    expected = clips_of(processor, images)
+    for number in (member, int(member)):
+        found = clips_of(processor, RGB[:4, :48, :48], resample=number)
+        assert (found - expected).abs().max() <= 2 * 2 / 255 + 1e-6
+        made = LVTFFVideoProcessor(num_frames=4, resample=number)
+        made.save_pretrained(tmp_path)
+        loaded = LVTFFVideoProcessor.from_pretrained(tmp_path)
+        assert type(loaded.resample) is int and loaded.resample == made.resample == int(member)
+        assert type(made.resample) is int
+    config = LVTFFConfig.from_variant("test_lvt_ff")
+    config.pretrained_cfg = dict(interpolation=name.lower())
+    of_config = LVTFFVideoProcessor.from_config(config)
+    assert of_config.resample == member
+    assert of_config.eval_transform().interpolation == name.lower()
+
+
+@pytest.mark.parametrize("name", ["LANCZOS", "BOX", "HAMMING"])
 def test_filters_that_are_not_offered_are_named(processor, name):
     number = getattr(Image, name)
-    with pytest.raises(ValueError, match="resample must be 2 .bilinear. or 3 .bicubic."):
+    offered = r"resample must be one of PIL's filters 0 .nearest., 2 .bilinear., 3 .bicubic., got"
+    with pytest.raises(ValueError, match=offered):
         processor(RGB, resample=number, return_tensors="pt")
-    with pytest.raises(ValueError, match="resample must be 2 .bilinear. or 3 .bicubic."):
+    with pytest.raises(ValueError, match=offered):
         LVTFFVideoProcessor(num_frames=4, resample=number)
     processor.resample = number
     config = LVTFFConfig.from_variant("test_lvt_ff")
@@ -135,7 +156,7 @@ def test_folders_with_another_filter_are_one_line(tmp_path, capsys):
     ):
         assert main(command) == 2
         error = capsys.readouterr().err
-        assert "resample must be 2" in error and error.count("\n") == 1
+        assert "resample must be one of" in error and error.count("\n") == 1
 
 
 def test_means_may_be_one_number(processor, tmp_path):

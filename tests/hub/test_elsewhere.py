@@ -312,7 +312,10 @@ def test_a_configuration_comes_back_from_json_as_it_was(variant, fields, tmp_pat
         (dict(num_frames=10**9), "num_frames must be an integer between 1 and 4,096"),
         (dict(image_std=[0, 0, 0]), "image_std must be a number or a list of numbers between"),
         (dict(image_mean="x"), "image_mean must be a number or a list of numbers"),
-        (dict(resample=7), "resample must be 2 (bilinear) or 3 (bicubic), got 7"),
+        (
+            dict(resample=7),
+            "resample must be one of PIL's filters 0 (nearest), 2 (bilinear), 3 (bicubic), got 7",
+        ),
         (dict(sampling="random"), "sampling must be one of 'uniform', 'dense', got 'random'"),
         (dict(sampling_stride=0), "sampling_stride must be an integer between 1"),
         (dict(do_resize="yes"), "do_resize must be true or false"),
