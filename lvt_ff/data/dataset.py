@@ -4,7 +4,6 @@ What is drawn for a clip is a function of (seed, epoch, place in the list) alone
 run, any number of workers and any number of processes see the same clips.
 """
 
-import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -15,9 +14,10 @@ from torch.utils.data import Dataset
 from lvt_ff.data.sampling import sample_indices
 from lvt_ff.data.transforms import EvalTransform, TrainTransform
 from lvt_ff.data.video_list import VideoList
-from lvt_ff.utils.errors import DamagedVideoWarning, VideoReadError
+from lvt_ff.utils.errors import VideoReadError
 from lvt_ff.video.clip_buffer import MAX_PIXELS
-from lvt_ff.video.reader import OnDamage, read_frames
+from lvt_ff.video.reader import OnDamage, read_frames, warn_of_damage
+from lvt_ff.video.sources import VideoSource
 
 __all__ = [
     "EvalDataset",
@@ -145,16 +145,16 @@ class EvalDataset(Dataset):
 
 
 def read_views(
-    path: str,
+    video: VideoSource,
     transform: EvalTransform | Callable,
     clip_options: dict,
     num_crops: int,
     **read_options,
 ) -> Tensor:
     """All test views (V, T, C, H, W) of a video, by clip, then crop; it is read once."""
-    views, damage = _views_and_damage(path, transform, clip_options, num_crops, **read_options)
+    views, damage = _views_and_damage(video, transform, clip_options, num_crops, **read_options)
     if damage:
-        warnings.warn(DamagedVideoWarning(f"{path} is damaged: {damage}."), stacklevel=2)
+        warn_of_damage(video, damage, stacklevel=3)
     return views
 
 
@@ -163,7 +163,7 @@ def _damage(path: str, damage: str) -> tuple[str, str] | None:
 
 
 def _views_and_damage(
-    path: str,
+    video: VideoSource,
     transform: EvalTransform | Callable,
     clip_options: dict,
     num_crops: int,
@@ -171,7 +171,7 @@ def _views_and_damage(
 ) -> tuple[Tensor, str]:
     num_frames, num_clips = clip_options["num_frames"], clip_options["num_clips"]
     clip = read_frames(
-        path,
+        video,
         lambda total: np.concatenate(
             [sample_indices(total, clip=clip, **clip_options) for clip in range(num_clips)]
         ),

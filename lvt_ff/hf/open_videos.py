@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,8 @@ from torch import Tensor
 from lvt_ff.data import read_clip
 from lvt_ff.utils.errors import FrameSizeError, VideoReadError
 from lvt_ff.video.clip_buffer import MAX_CLIP_BYTES, Choose, ClipBuffer
-from lvt_ff.video.sources import local_video, source_name
+from lvt_ff.video.display import Deinterlacer, Painter, Shape
+from lvt_ff.video.sources import source_name
 
 __all__ = ["read_video"]
 
@@ -45,8 +47,7 @@ def read_video(video: Any, choose: Choose) -> np.ndarray | Tensor:
     stream = _video_stream(video)
     if stream is not None:
         return _from_pyav(stream, choose)
-    with local_video(video) as path:
-        return read_clip(path, choose)
+    return read_clip(video, choose)
 
 
 def _of_item(item: dict) -> str | os.PathLike | io.BytesIO:
@@ -129,10 +130,10 @@ def _from_pyav(stream: Any, choose: Choose) -> np.ndarray:
         with _reading(what):
             if stays and not _rewind(container):
                 raise VideoReadError(f"Cannot read video from {what}: it cannot be rewound.")
-            total = _put_wanted(container.decode(stream) if stays else kept, clip)
-        if not clip.missing:
+            total = _put_wanted(container.decode(stream) if stays else kept, stream, clip)
+        if total == clip.total:
             return clip.frames
-        # Some packets hold no frame: choose again among those that there are.
+        # Some packets show no frame: choose again among those that there are.
     raise VideoReadError(f"Cannot read video from {what}: it has no frame.")
 
 
@@ -169,15 +170,15 @@ def _rest(stream: Any) -> list:
     return frames
 
 
-def _put_wanted(frames: Iterable, clip: ClipBuffer) -> int:
-    """Put the frames that are wanted into `clip`; returns how many there were until the last."""
-    number, size = -1, None
-    for number, frame in enumerate(frames):
-        clip.check_size(frame.width, frame.height)
-        size = size or dict(width=frame.width, height=frame.height)
-        if clip.wants(number):
-            turns = round(frame.rotation / 90) % 4
-            clip.put(number, np.rot90(frame.to_ndarray(format="rgb24", **size), turns))
-            if not clip.missing:
-                break
-    return number + 1
+def _put_wanted(frames: Iterable, stream: Any, clip: ClipBuffer) -> int:
+    """Put the frames that are wanted into `clip`; returns how many there are."""
+    deinterlace, paint, number = Deinterlacer(), None, 0
+    for frame in chain(frames, [None]):
+        if frame is not None:
+            clip.check_size(frame.width, frame.height)
+            paint = paint or Painter(Shape.of(frame, stream.sample_aspect_ratio))
+        for ready in deinterlace(frame):
+            if clip.wants(number):
+                clip.put(number, paint(ready))
+            number += 1
+    return number

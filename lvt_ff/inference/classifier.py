@@ -74,10 +74,9 @@ class Classifier:
         """
         with usage():
             check_rgb(self.model.config.in_chans)
-        with local_video(video) as path:
-            views = read_views(
-                path, self.transform, self.clip_options, self.num_crops, **self.read_options
-            )
+        views = read_views(
+            video, self.transform, self.clip_options, self.num_crops, **self.read_options
+        )
         return views.to(self.device)
 
     @property

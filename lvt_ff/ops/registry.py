@@ -12,11 +12,19 @@ from timm.layers import is_exportable
 from torch import Tensor
 from torch.autograd import forward_ad
 from torch.library import CustomOpDef, custom_op
-from torch.nn.modules.module import _has_any_global_hook
+from torch.nn.modules import module as nn_module
 
 from lvt_ff.ops.precision import autocast_off
 
 __all__ = ["may_fuse", "may_overwrite", "on_demand", "operator"]
+
+# What torch runs around every module; the dictionaries stay, whatever is registered.
+_GLOBAL_HOOKS = (
+    nn_module._global_backward_pre_hooks,
+    nn_module._global_backward_hooks,
+    nn_module._global_forward_pre_hooks,
+    nn_module._global_forward_hooks,
+)
 
 # Triton's interpreter runs its kernels on a processor.
 _INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -94,7 +102,7 @@ def _is_transformed() -> bool:
         return False
     if torch._C._functorch.peek_interpreter_stack() is not None:
         return True
-    return forward_ad._current_level >= 0 or bool(_has_any_global_hook())
+    return forward_ad._current_level >= 0 or any(_GLOBAL_HOOKS)
 
 
 def may_fuse(x: Tensor) -> bool:

@@ -26,8 +26,9 @@ from lvt_ff.video.decoders import (
     read_header,
 )
 from lvt_ff.video.file_names import problem_of_file
+from lvt_ff.video.sources import VideoSource, local_video, source_name
 
-__all__ = ["OnDamage", "ReadClip", "header", "read_clip", "read_frames"]
+__all__ = ["OnDamage", "ReadClip", "header", "read_clip", "read_frames", "warn_of_damage"]
 
 OnDamage = Literal["skip", "raise"]
 
@@ -53,7 +54,7 @@ class ReadClip(NamedTuple):
 
 
 def read_clip(
-    path: str | os.PathLike,
+    video: VideoSource,
     indices: Sequence[int] | Choose,
     decoder: str = "auto",
     timeout_s: float = 60.0,
@@ -63,7 +64,8 @@ def read_clip(
     """Read frames of a video, as players show them: upright, in square pixels, deinterlaced.
 
     Args:
-        path: a video file, or a folder of numbered pictures.
+        video: a video file, a folder of numbered pictures, an http(s) address, "-" for standard
+            input, bytes, or a file opened in binary mode.
         indices: numbers of shown frames in presentation order, repeats allowed, or a function that
             chooses them for the total number of frames; it is called again where the file said
             another total than it has.
@@ -83,15 +85,20 @@ def read_clip(
             `max_pixels`, or the clip takes more than 4.3 GB.
         ValueError: an unknown decoder name or `on_damage`.
     """
-    clip = read_frames(path, indices, decoder, timeout_s, max_pixels, on_damage)
+    clip = read_frames(video, indices, decoder, timeout_s, max_pixels, on_damage)
     if clip.damage:
-        told = f"Video {os.fspath(path)!r} is damaged: {clip.damage}."
-        warnings.warn(DamagedVideoWarning(told), stacklevel=2)
+        warn_of_damage(video, clip.damage, stacklevel=3)
     return clip.frames
 
 
+def warn_of_damage(video: VideoSource, damage: str, stacklevel: int = 2) -> None:
+    """Give a `DamagedVideoWarning` that names the video and what was lost of it."""
+    told = f"Video {source_name(video)!r} is damaged: {damage}."
+    warnings.warn(DamagedVideoWarning(told), stacklevel=stacklevel)
+
+
 def read_frames(
-    path: str | os.PathLike,
+    video: VideoSource,
     indices: Sequence[int] | Choose,
     decoder: str = "auto",
     timeout_s: float = 60.0,
@@ -105,23 +112,30 @@ def read_frames(
     ):
         if value not in known:
             raise ValueError(f"{name} must be one of {list(known)}, got {value!r}.")
-    path = str(os.fspath(path))  # not numpy's kind of string, which prints otherwise
+    choose = indices if callable(indices) else lambda total: indices
+    names = list(DECODERS) if decoder == "auto" else [decoder]
+    with local_video(video) as path:
+        clip = _read_file(path, names, choose, timeout_s, max_pixels)
+        if clip.damage and on_damage == "raise":
+            raise VideoReadError(
+                f"Cannot read the whole video {path!r}: {clip.damage}; on_damage skip reads the "
+                "rest."
+            )
+    return clip
+
+
+def _read_file(
+    path: str, names: Sequence[str], choose: Choose, timeout_s: float, max_pixels: int
+) -> ReadClip:
     problem = problem_of_file(path)
     if problem:
         raise VideoReadError(f"Cannot read video {path!r}: {problem}.")
-    choose = indices if callable(indices) else lambda total: indices
-    names = list(DECODERS) if decoder == "auto" else [decoder]
     try:
-        clip = _read(names, path, choose, timeout_s, max_pixels)
+        return _read(names, path, choose, timeout_s, max_pixels)
     except FrameSizeError as error:
         raise FrameSizeError(f"Cannot read video {path!r}: {error}") from error
     except Refused as error:
         raise VideoReadError(f"Cannot read video {path!r}. Tried {error}.") from error
-    if clip.damage and on_damage == "raise":
-        raise VideoReadError(
-            f"Cannot read the whole video {path!r}: {clip.damage}; on_damage skip reads the rest."
-        )
-    return clip
 
 
 def header(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> tuple[float, int] | None:

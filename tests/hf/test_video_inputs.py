@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import struct
 import sys
 import threading
 from collections import UserList, namedtuple
@@ -220,23 +221,14 @@ def test_videos_of_pyav_may_show_fewer_frames_than_they_have_packets(processor, 
             torch.testing.assert_close(clips_of(processor, container, **options), expected)
 
 
-def test_rotated_videos_of_pyav_are_upright(processor, folder, monkeypatch):
-    class Turned:
-        def __init__(self, frame):
-            self.frame, self.rotation = frame, 90
-
-        def __getattr__(self, name):
-            return getattr(self.frame, name)
-
-    put_wanted = open_videos._put_wanted
-    monkeypatch.setattr(
-        open_videos,
-        "_put_wanted",
-        lambda frames, clip: put_wanted(map(Turned, frames), clip),
-    )
-    whole = np.rot90(decoded(folder / "a.mp4"), axes=(1, 2))
+def test_turned_videos_of_pyav_are_upright(processor, folder, tmp_path):
+    content = (folder / "a.mp4").read_bytes()
+    place = content.index(b"tkhd") + 44
+    matrix = struct.pack(">9i", 0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30)  # to the right
+    (tmp_path / "turned.mp4").write_bytes(content[:place] + matrix + content[place + 36 :])
+    whole = np.rot90(decoded(folder / "a.mp4"), -1, axes=(1, 2))
     expected = clips_of(processor, whole.copy(), do_sample_frames=False)
-    with av.open(str(folder / "a.mp4")) as container:
+    with av.open(str(tmp_path / "turned.mp4")) as container:
         found = clips_of(processor, container, do_sample_frames=False)
     torch.testing.assert_close(found, expected)
 

@@ -247,14 +247,6 @@ def test_decord_reads_the_ordinary_cases(real_videos):
     assert "open" in decord_decoder.refuses(probe(str(real_videos / "h265.mp4")))
 
 
-@pytest.mark.parametrize("turn", [90, 180])
-def test_rotated_clips_are_upright_in_both_backends(real_videos, turn):
-    usable("decord")
-    path = real_videos / f"rotated_{turn}.mov"
-    by_decord, by_pyav = (read_clip(path, [0, 2], decoder=d) for d in ("decord", "pyav"))
-    np.testing.assert_array_equal(by_decord, by_pyav)
-
-
 def test_corrupted_clip_gives_what_is_left_or_an_error_that_names_it(real_videos):
     path = real_videos / "corrupted.mp4"
     with pytest.warns(DamagedVideoWarning, match="corrupted.mp4.*2 of 50 frames are lost"):
