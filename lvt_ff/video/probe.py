@@ -30,12 +30,13 @@ class Start:
 
     Args:
         number: of the first frame that is right from there on.
-        pts, dts: presentation and decoding time.
+        pts: presentation time.
+        seek: time to ask the container for.
     """
 
     number: int
     pts: int
-    dts: int | None
+    seek: int
 
 
 @dataclass(frozen=True)
@@ -115,13 +116,14 @@ class _Scan:
         self.first = None
         self.num_shown = 0
         self.pts: list[int | None] = []  # of packets that show a frame
-        self.keys: list[tuple[int | None, int | None]] = []
+        self.keys: list[tuple[int | None, int | None]] = []  # times of starts
+        self.delay = 0  # from the first packet's decoding to its presentation
         self.parameters = b""
         self.num_bad = 0
         self.error = ""
         self.hidden = self.many = False  # some packet shows no frame, or several
         self.any_packet = self.opened = False  # there are any; a key frame among them
-        self.late = False  # some come before the first start
+        self.inexact = False  # its first key frame leans on what is not there
         self.changes = self.open_groups = False
         self.gradual = False  # frames become right only some way behind a key frame
         self.skip_leading = True  # at the file's first start
@@ -138,6 +140,8 @@ class _Scan:
             for packet in container.demux(stream):
                 progress()
                 if packet.size:
+                    if not self.any_packet and None not in (packet.pts, packet.dts):
+                        self.delay = packet.pts - packet.dts
                     self.any_packet = True
                     self._add(packet, reader(packet))
                 if self.opened and self.first is None:
@@ -159,8 +163,9 @@ class _Scan:
         if facts.opens:
             self.open_groups |= facts.open_group
             self.gradual |= not facts.starts or (facts.open_group and len(self.keys) == 1)
-        self.late |= not self.keys
-        unseen = packet.is_discard or not self.opened or (facts.leading and self.skip_leading)
+        self.inexact |= self.opened and not self.keys
+        leading = facts.leading and self.skip_leading
+        unseen = packet.is_discard or not self.opened or leading or self._is_early(packet)
         shown = 0 if unseen else facts.shown
         if not shown:
             self.hidden = True
@@ -168,6 +173,14 @@ class _Scan:
         self.many |= shown > 1
         self.num_shown += shown
         self.pts.append(packet.pts)
+
+    def _is_early(self, packet) -> bool:
+        """Whether a packet leans on what would be before the file's first start."""
+        return (
+            len(self.keys) == 1
+            and None not in (packet.pts, self.keys[0][0])
+            and packet.pts < self.keys[0][0]
+        )
 
     def _decode(self, stream, packet, max_pixels: int) -> None:
         import av
@@ -196,11 +209,7 @@ class _Scan:
         untimed = self._untimed(container, stream, times)
         starts = ()
         if not untimed:
-            numbers = np.searchsorted(times, [pts for pts, _ in self.keys])
-            starts = tuple(
-                Start(int(number), pts, dts)
-                for number, (pts, dts) in zip(numbers, self.keys, strict=True)
-            )
+            starts = self._starts(times)
         first, last = self.span
         span = float((last - min(first, last)) * stream.time_base)
         return Probe(
@@ -218,11 +227,20 @@ class _Scan:
             seconds=max((container.duration or 0) / av.time_base, span),
         )
 
+    def _starts(self, times: np.ndarray) -> tuple[Start, ...]:
+        numbers = np.searchsorted(times, [pts for pts, _ in self.keys]).tolist()
+        # FFmpeg jumps by decoding times that it moves by the first one's delay.
+        seeks = [pts if dts is None else max(pts, dts + self.delay) for pts, dts in self.keys]
+        return tuple(
+            Start(number, pts, seek)
+            for number, (pts, _), seek in zip(numbers, self.keys, seeks, strict=True)
+        )
+
     def _untimed(self, container, stream, times: np.ndarray) -> str:
         reasons = {
             f"is in {container.format.name}": not _TIMED & {*container.format.name.split(",")},
             f"is coded in {stream.codec_context.name}": not self.codec_known,
-            "starts without a key frame": self.late,
+            "begins to be right only some way behind a key frame": self.inexact,
             "has packets of several frames": self.many,
             "has damaged packets": bool(self.num_bad),
             "is interlaced": self._is_interlaced(stream),

@@ -1,6 +1,7 @@
 """PyAV: reads every file, by the frames' times where they can be trusted, else in order."""
 
 from collections.abc import Iterator
+from itertools import chain, dropwhile
 
 import numpy as np
 
@@ -51,7 +52,8 @@ def _decode_by_time(path: str, found: Probe, clip: ClipBuffer, threads: int) -> 
         frames, position = None, 0
         for wanted in clip.missing:
             start = int(np.searchsorted(first_numbers, wanted, side="right")) - 1
-            if frames is None or first_numbers[start] > position:  # else decoding on is shorter
+            # Where no start lies between, decoding on is shorter than to jump.
+            if frames is None or first_numbers[start] > position:
                 frames = _frames_from(container, stream, found, start, clip)
             for number, frame in frames:
                 position = number + 1
@@ -67,12 +69,10 @@ def _frames_from(
     """Frames with their numbers, from a start on; _OtherFrames where they are not as expected."""
     import av
 
-    start: Start = found.starts[number]
     try:
-        if number:
-            _jump(container, stream, start)
+        start, packets = _go_to(container, stream, found, number)
         expected = start.number
-        for packet in _packets_from(container, stream, start):
+        for packet in packets:
             clip.progress()
             for frame in decode_packet(stream, packet, clip.max_pixels):
                 if frame.pts is not None and frame.pts < start.pts:
@@ -88,25 +88,23 @@ def _frames_from(
         raise _OtherFrames
 
 
+def _go_to(container, stream, found: Probe, number: int) -> tuple[Start, Iterator]:
+    """The start, or the last one before it, that a container finds, and the packets from there."""
+    if number == 0:
+        packets = container.demux(stream)
+        return found.starts[0], dropwhile(lambda p: p.pts != found.starts[0].pts, packets)
+    for target in dict.fromkeys((found.starts[number].seek, found.starts[number].pts)):
+        container.seek(target, stream=stream)
+        packets = container.demux(stream)
+        first = next((packet for packet in packets if packet.size), None)
+        for start in reversed(found.starts[: number + 1]):
+            if first is not None and first.pts == start.pts:
+                return start, chain([first], packets)
+    raise _OtherFrames
+
+
 def _is_odd(frame) -> bool:
     return frame.is_corrupt or frame.interlaced_frame
-
-
-def _jump(container, stream, start: Start) -> None:
-    """Go to a start; a container that keeps presentation times is asked for those."""
-    by_decoding = start.dts is not None and "mov" in container.format.name
-    container.seek(start.dts if by_decoding else start.pts, stream=stream)
-
-
-def _packets_from(container, stream, start: Start) -> Iterator:
-    """Packets from a start on; _OtherFrames where the container did not jump there."""
-    arrived = False
-    for packet in container.demux(stream):
-        if not arrived and packet.size:
-            if (packet.pts, packet.dts) != (start.pts, start.dts):
-                raise _OtherFrames
-            arrived = True
-        yield packet
 
 
 def _decode_in_order(path: str, found: Probe, clip: ClipBuffer, threads: int) -> str:
