@@ -32,6 +32,7 @@ os.environ.update(
 from accelerate.state import AcceleratorState  # noqa: E402
 
 import lvt_ff  # noqa: E402
+from lvt_ff.video import reader  # noqa: E402
 
 # Here and in the processes that tests start: sums differ in the last digit with the number.
 THREADS = 1 if "PYTEST_XDIST_WORKER" in os.environ else 2
@@ -54,6 +55,17 @@ def hub():
     HUB.empty()
     yield HUB
     HUB.empty_cache()
+
+
+@pytest.fixture
+def without_decord(monkeypatch):
+    """As if decord were not installed."""
+    monkeypatch.setitem(sys.modules, "decord", None)
+    monkeypatch.setenv("LVT_FF_DECODE", "inline")
+    absent = dict(reader._absent)
+    yield
+    reader._absent.clear()
+    reader._absent.update(absent)
 
 
 @pytest.fixture(autouse=True)

@@ -529,9 +529,8 @@ def test_unreadable_clips_are_named_the_rest_is_classified(trained, videos, tmp_
     assert "none.mp4" in captured.out and "2 of 3 videos could not be read" in captured.err
 
 
-def test_forced_decoder_that_fails_is_an_error(trained, videos, capsys, monkeypatch):
+def test_forced_decoder_that_fails_is_an_error(trained, videos, capsys, without_decord):
     clip = str(next(videos.glob("left/*.mp4")))
-    monkeypatch.setitem(sys.modules, "decord", None)  # as if it were not installed
     assert main(["predict", clip, "--model", str(trained)]) == 0
     capsys.readouterr()
     assert main(["predict", clip, "--model", str(trained), "--decoder", "decord"]) == 1
@@ -627,12 +626,19 @@ FINE = (
 
 def test_reference_clips_are_classified_or_named(real_videos, trained, capsys):
     clips = [str(real_videos / name) for name in (*FINE, "corrupted.mp4")]
-    assert main(["predict", *clips, "--model", str(trained), "--json", "--clips", "2"]) == 1
-    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    args = ["predict", *clips, "--model", str(trained), "--json", "--clips", "2"]
+    assert main(args) == 0
+    captured = capsys.readouterr()
+    lines = [json.loads(line) for line in captured.out.splitlines()]
     assert len(lines) == len(clips)
-    for line in lines[:-1]:
+    for line in lines:
         assert sum(row["score"] for row in line["predictions"]) == pytest.approx(1)
-    assert "corrupted.mp4" in lines[-1]["error"] and "decord" in lines[-1]["error"]
+    (warning,) = captured.err.splitlines()
+    assert warning.startswith("lvt-ff predict: warning: Video ")
+    assert "corrupted.mp4' is damaged: 2 of 50 frames are lost" in warning
+    assert main([*args, "--on_damage", "raise"]) == 1
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert "corrupted.mp4" in lines[-1]["error"] and "on_damage" in lines[-1]["error"]
 
 
 def test_short_clip_gives_sixteen_dense_frames(tmp_path):

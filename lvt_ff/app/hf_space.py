@@ -139,7 +139,11 @@ def sample_files(folder: Path) -> dict[str, Path]:
     Raises:
         ValueError: there is none.
     """
-    files = [file for file in sorted(folder.rglob("*")) if file.suffix.lower() in VIDEO_SUFFIXES]
+    files = [
+        file
+        for file in sorted(folder.rglob("*"))
+        if file.suffix.lower() in VIDEO_SUFFIXES and not file.name.startswith(".")
+    ]
     if not files:
         raise ValueError(f"{folder} has no videos: give a folder with some, or leave it out.")
     return {str(file.relative_to(folder)): file for file in files}

@@ -53,8 +53,10 @@ def check_video(path: Path, max_mb: float, max_seconds: float) -> float | None:
         raise ValueError("The file is no longer there: upload it again.")
     # The whole name: one such as ".mp4" has no suffix for pathlib.
     if not path.name.lower().endswith(tuple(VIDEO_SUFFIXES)):
-        suffixes = " ".join(sorted(VIDEO_SUFFIXES))
-        raise ValueError(f"This is not a video file: its name must end with one of {suffixes}.")
+        raise ValueError(
+            "This is not a video file: its name must end as those of videos do, such as .mp4, "
+            ".mov, .mkv, .webm or .avi."
+        )
     size_mb = path.stat().st_size / 1e6
     if size_mb > max_mb:
         raise ValueError(f"The file has {size_mb:.0f} MB: the limit is {max_mb:g} MB.")

@@ -18,7 +18,6 @@ from lvt_ff.app.result_page import MAX_FRAME_PIXELS, ResultPage, check_video, ma
 from lvt_ff.data import FrameSizeError, VideoReadError
 from lvt_ff.data.synthetic.demo import TIME_CLASSES
 from lvt_ff.data.synthetic.writer import write_dataset
-from lvt_ff.data.video_list import VIDEO_SUFFIXES
 from lvt_ff.inference.classifier import Classifier
 from lvt_ff.utils.command_line import command
 from lvt_ff.utils.environment import install_hint
@@ -138,10 +137,9 @@ def build_page(handler: UploadHandler) -> Any:
     with gradio.Blocks(title="lvt_ff", analytics_enabled=False, fill_width=True) as page:
         gradio.Markdown("# Linear-time video transformers\nDrop a clip, or pick a sample.")
         with gradio.Row():
-            suffixes = " ".join(sorted(VIDEO_SUFFIXES))
             max_mb, max_seconds = handler.limits
             file = gradio.File(
-                label=f"A clip of up to {max_mb:g} MB and {max_seconds:g} s ({suffixes})",
+                label=f"A clip of up to {max_mb:g} MB and {max_seconds:g} s (mp4, mov, webm, …)",
                 elem_id="clip",
             )
             sample = gradio.Radio(list(handler.samples), label="Samples", elem_id="samples")

@@ -27,6 +27,7 @@ __all__ = [
 # PIL's filters that torchvision has for tensors in every version and on every device (Lanczos is
 # new, and for the CPU only): PIL's number, as transformers' files have it, and timm's name.
 INTERPOLATIONS = {0: "nearest", 2: "bilinear", 3: "bicubic"}
+_RESIZED_BYTES = 2**26  # of the frames that are resized at a time
 OFFERED_FILTERS = ", ".join(f"{number} ({name})" for number, name in INTERPOLATIONS.items())
 
 
@@ -60,8 +61,11 @@ def resize_to_cover(clip: Tensor, size: tuple[int, int], interpolation: str) -> 
     scale = max(size[0] / height, size[1] / width)
     new_size = [max(round(height * scale), size[0]), max(round(width * scale), size[1])]
     # torch's own "nearest" takes another pixel than PIL's.
-    mode = "nearest-exact" if interpolation == "nearest" else interpolation
-    return F.resize(clip, new_size, InterpolationMode(mode), antialias=True)
+    mode = InterpolationMode("nearest-exact" if interpolation == "nearest" else interpolation)
+    # On the way, frames take several times their memory.
+    at_once = max(_RESIZED_BYTES // max(clip[:1].nbytes, 1), 1)
+    parts = [F.resize(part, new_size, mode, antialias=True) for part in clip.split(at_once)]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def crop_clip(clip: Tensor, size: tuple[int, int], position: tuple[float, float]) -> Tensor:

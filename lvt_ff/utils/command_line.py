@@ -6,6 +6,7 @@ import io
 import os
 import runpy
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from safetensors import SafetensorError
 from transformers.utils.logging import disable_progress_bar
 
-from lvt_ff.utils.errors import Failure, UsageError, VideoReadError, one_line
+from lvt_ff.utils.errors import DamagedVideoWarning, Failure, UsageError, VideoReadError, one_line
 from lvt_ff.utils.option_parser import checked_options, command_parser, parse_command
 
 __all__ = ["command", "execute", "is_out_of_memory", "run"]
@@ -81,7 +82,23 @@ def run(
         print(f"{prog}: error: {error}", file=sys.stderr)
         return 2
     disable_progress_bar()  # transformers' bars for loading weights; commands have their own
-    return execute(function, options, prog)
+    with warnings.catch_warnings():
+        _tell_damage_in_a_line(prog)
+        return execute(function, options, prog)
+
+
+def _tell_damage_in_a_line(prog: str) -> None:
+    """Show warnings of damaged videos without the place in the code."""
+    show = warnings.showwarning
+
+    def show_plainly(message, category, *place, **more) -> None:
+        if issubclass(category, DamagedVideoWarning):
+            print(f"{prog}: warning: {message}", file=sys.stderr)
+        else:
+            show(message, category, *place, **more)
+
+    warnings.showwarning = show_plainly
+    warnings.simplefilter("always", DamagedVideoWarning)
 
 
 def _print_all_names() -> None:

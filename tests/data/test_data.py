@@ -17,6 +17,7 @@ from lvt_ff.data import (
     read_clip,
     read_views,
     sample_indices,
+    transforms,
 )
 from lvt_ff.data.synthetic.demo import TIME_CLASSES, draw_clip
 from lvt_ff.data.synthetic.writer import write_video
@@ -63,6 +64,15 @@ def test_resize_covers_and_keeps_the_shape():
     assert resize_to_cover(clip, (32, 32), "bilinear").shape == (2, 3, 32, 48)
     assert resize_to_cover(clip, (32, 64), "bicubic").shape == (2, 3, 43, 64)
     assert resize_to_cover(clip.transpose(2, 3), (32, 32), "bilinear").shape == (2, 3, 48, 32)
+
+
+def test_large_frames_are_resized_part_by_part(monkeypatch):
+    clip = torch.from_numpy(random_frames(5, 60, 90)).permute(0, 3, 1, 2)
+    for name in ("nearest", "bilinear", "bicubic"):
+        whole = resize_to_cover(clip, (32, 32), name)
+        monkeypatch.setattr(transforms, "_RESIZED_BYTES", 2 * clip[0].nbytes)
+        torch.testing.assert_close(resize_to_cover(clip, (32, 32), name), whole, atol=0, rtol=0)
+        monkeypatch.undo()
 
 
 def test_three_crops_lie_left_centre_right_or_top_centre_bottom():

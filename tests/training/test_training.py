@@ -450,8 +450,7 @@ def test_evaluations_come_every_so_many_epochs_and_at_the_end(videos, tmp_path):
     assert [epoch["epoch"] for epoch in results["epochs"]] == [2, 3]
 
 
-def test_forced_decoder_reaches_the_readers(plain_run, videos, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "decord", None)  # as if it were not installed
+def test_forced_decoder_reaches_the_readers(plain_run, videos, tmp_path, without_decord):
     options = dict(FAST, train_data=videos, output_dir=tmp_path / "run")
     with pytest.raises(VideoReadError, match="decord: not installed"):
         finetune(**options, decoder="decord")
