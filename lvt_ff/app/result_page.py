@@ -47,7 +47,8 @@ def check_video(path: Path, max_mb: float, max_seconds: float) -> float | None:
     """Length of an uploaded video in seconds, or None where it cannot be opened.
 
     Raises:
-        ValueError: another kind of file, too large, too long or of too many pixels.
+        ValueError: another kind of file, too large or too long.
+        FrameSizeError: of too many pixels.
     """
     if not path.is_file():
         raise ValueError("The file is no longer there: upload it again.")
@@ -63,11 +64,9 @@ def check_video(path: Path, max_mb: float, max_seconds: float) -> float | None:
     known = header(path, MAX_FRAME_PIXELS)
     if known is None:
         return None
-    length, pixels = known
+    length, _ = known
     if length > max_seconds:
         raise ValueError(f"The video lasts {length:.0f} s: the limit is {max_seconds:g} s.")
-    if pixels > MAX_FRAME_PIXELS:
-        raise ValueError(f"A frame has {pixels:,} pixels: the limit is {MAX_FRAME_PIXELS:,}.")
     return length
 
 
