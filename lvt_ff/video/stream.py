@@ -7,6 +7,10 @@ from lvt_ff.utils.errors import FrameSizeError
 
 __all__ = ["container_keys", "decode_packet", "marks_damage", "open_stream"]
 
+# Files may name others, which whoever made them should not have us open.
+_FILES_ONLY = {"protocol_whitelist": "file"}
+_PLAYLISTS = ("concat", "dash", "hls", "imf", "sdp")
+
 
 @contextmanager
 def open_stream(path: str, max_pixels: int, threads: int = 1) -> Iterator[tuple]:
@@ -19,7 +23,9 @@ def open_stream(path: str, max_pixels: int, threads: int = 1) -> Iterator[tuple]
 
     # FFmpeg counts a frame with edges of up to 64 pixels; what is between is refused once decoded.
     limit = {"max_pixels": str(2 * max_pixels + 2**15)}
-    with av.open(path, options=limit, metadata_errors="replace") as container:
+    with av.open(path, options=limit | _FILES_ONLY, metadata_errors="replace") as container:
+        if container.format.name in _PLAYLISTS:
+            raise ValueError(f"this is a playlist ({container.format.name}), no video")
         stream = container.streams.best("video")
         if stream is None:
             raise ValueError("the file has no video stream")
@@ -44,7 +50,8 @@ def container_keys(path: str) -> set[int]:
 
     keys = set()
     try:
-        with av.open(path, options={"fflags": "noparse"}, metadata_errors="replace") as container:
+        options = {"fflags": "noparse"} | _FILES_ONLY
+        with av.open(path, options=options, metadata_errors="replace") as container:
             for packet in container.demux(container.streams.best("video")):
                 if packet.is_keyframe and packet.pos is not None:
                     keys.add(packet.pos)

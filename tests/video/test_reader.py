@@ -253,3 +253,18 @@ def test_corrupted_clip_gives_what_is_left_or_an_error_that_names_it(real_videos
         assert len(read_clip(path, lambda n: range(n))) == 48
     with pytest.raises(VideoReadError, match="corrupted.mp4.*2 of 50 frames are lost"):
         read_clip(path, [0], on_damage="raise")
+
+
+PLAYLISTS = {
+    "hls.mp4": "#EXTM3U\n#EXT-X-VERSION:3\n#EXTINF:1,\n{name}\n#EXT-X-ENDLIST\n",
+    "concat.mp4": "ffconcat version 1.0\nfile {name}\n",
+    "remote.mp4": "#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1:9/a.ts\n#EXT-X-ENDLIST\n",
+}
+
+
+@pytest.mark.parametrize("name", PLAYLISTS)
+def test_files_that_name_others_are_no_videos(numbered, tmp_path, name):
+    (tmp_path / "h264.ts").write_bytes((numbered / "h264.ts").read_bytes())
+    (tmp_path / name).write_text(PLAYLISTS[name].format(name="h264.ts"))
+    with pytest.raises(VideoReadError, match=f"{name}.*(playlist|Invalid data)"):
+        read_clip(tmp_path / name, [0])
