@@ -89,6 +89,8 @@ def decode(
     with plain_name(path) as file:
         pictures = is_pictures(file)
         found = None if pictures else _probe(file, clip.max_pixels, clip.progress)
+        if found:
+            clip.check_size(found.shape.width, found.shape.height)
         for name in names:
             reason = _refusal(name, found)
             if reason:

@@ -177,11 +177,12 @@ def _read(
     try:
         return how(left, path, choose, max_pixels, attempts)
     except Refused as error:
-        _absent.update({attempt.name: attempt for attempt in attempts if attempt.absent})
         said = sorted(attempts, key=lambda attempt: names.index(attempt.name))
         opening = [] if said and said[-1].name == names[-1] else [f"pyav, opening it: {error}"]
         told = [f"{attempt.name}: {attempt.reason}" for attempt in said]
         raise Refused("; ".join([*told, *opening])) from error
+    finally:
+        _absent.update({attempt.name: attempt for attempt in attempts if attempt.absent})
 
 
 def _read_inline(
