@@ -79,3 +79,11 @@ def test_length_is_that_of_the_frames_where_the_header_says_less(tmp_path):
     with av.open(str(tmp_path / "a.mkv")) as container:
         assert container.duration == 100_000
     assert header(tmp_path / "a.mkv")[0] == pytest.approx(19.5)
+
+
+def test_header_of_too_large_a_frame_names_the_file(tmp_path, monkeypatch):
+    write_video(tmp_path / "a.mp4", random_frames(2, *SMALL))
+    for way in ("processes", "inline"):
+        monkeypatch.setenv("LVT_FF_DECODE", way)
+        with pytest.raises(FrameSizeError, match=r"a\.mp4'.* more than 100 pixels"):
+            header(tmp_path / "a.mp4", max_pixels=100)
