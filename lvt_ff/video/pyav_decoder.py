@@ -8,7 +8,7 @@ from lvt_ff.video.clip_buffer import ClipBuffer
 from lvt_ff.video.display import Deinterlacer, Painter
 from lvt_ff.video.packets import PacketFacts, PacketReader
 from lvt_ff.video.probe import Probe, Start
-from lvt_ff.video.stream import container_keys, decode_packet, marks_damage, open_stream
+from lvt_ff.video.stream import container_keys, decode_packet, marks_damage, open_stream, packets_of
 
 __all__ = ["decode"]
 
@@ -101,7 +101,7 @@ def _jump(container, stream, start: Start) -> None:
 def _packets_from(container, stream, start: Start) -> Iterator:
     """Packets from a start on; _OtherFrames where the container did not jump there."""
     arrived = False
-    for packet in container.demux(stream):
+    for packet in packets_of(container, stream):
         if not arrived and packet.size:
             if (packet.pts, packet.dts) != (start.pts, start.dts):
                 raise _OtherFrames
@@ -145,7 +145,7 @@ class _Reading:
             self._marked = marks_damage(container)
             facts_of = PacketReader(context.name, context.extradata, self._marked)
             self._started, self._waiting, self._resumed_at = False, True, None
-            packets = container.demux(stream)
+            packets = packets_of(container, stream)
             while True:
                 try:
                     packet = next(packets, None)

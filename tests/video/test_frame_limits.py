@@ -6,6 +6,7 @@ import av
 import numpy as np
 import pytest
 from conftest import random_frames, write_growing_video
+from films import NUM_FRAMES, Studio, set_edits
 
 from lvt_ff.data import FrameSizeError, VideoReadError, header, read_clip
 from lvt_ff.data.synthetic.writer import write_video
@@ -87,3 +88,13 @@ def test_header_of_too_large_a_frame_names_the_file(tmp_path, monkeypatch):
         monkeypatch.setenv("LVT_FF_DECODE", way)
         with pytest.raises(FrameSizeError, match=r"a\.mp4'.* more than 100 pixels"):
             header(tmp_path / "a.mp4", max_pixels=100)
+
+
+def test_edit_list_that_shows_the_same_for_ever_is_refused(tmp_path):
+    film = Studio(tmp_path)("h264.mp4")
+    set_edits(film, tmp_path / "twice.mp4", [(0, NUM_FRAMES)] * 2)
+    assert len(read_clip(tmp_path / "twice.mp4", range(2 * NUM_FRAMES))) == 2 * NUM_FRAMES
+    set_edits(film, tmp_path / "endless.mp4", [(0, NUM_FRAMES)] * 1000)
+    with pytest.raises(VideoReadError, match="endless.mp4.* more packets than it has bytes"):
+        read_clip(tmp_path / "endless.mp4", [0])
+    assert header(tmp_path / "endless.mp4") is None
