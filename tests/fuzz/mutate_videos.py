@@ -106,14 +106,16 @@ class Report:
 
     seed: int
     outcomes: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, int] = field(default_factory=dict)  # the first mutant of each outcome
     findings: list[str] = field(default_factory=list)
     slowest: list[tuple[float, str]] = field(default_factory=list)
     peaks: dict[str, tuple[int, str]] = field(default_factory=dict)
 
     def add(self, made: Mutant, answer: Answer) -> None:
         """Count an answer."""
-        told = _describe(made)
-        self.outcomes[_class_of(answer)] += 1
+        told, outcome = _describe(made), _class_of(answer)
+        self.outcomes[outcome] += 1
+        self.examples.setdefault(outcome, made.number)
         self.slowest = sorted([*self.slowest, (answer.seconds, told)], reverse=True)[:5]
         self.note_peaks(told, answer.peaks)
 
@@ -129,7 +131,10 @@ class Report:
 
     def table(self) -> str:
         """All of it."""
-        lines = [f"{count:>7}  {name}" for name, count in sorted(self.outcomes.items())]
+        lines = [
+            f"{count:>7}  {name} (such as {self.examples.get(name, 'below')})"
+            for name, count in sorted(self.outcomes.items())
+        ]
         lines += [f"{seconds:>6.1f}s  {told}" for seconds, told in self.slowest]
         lines += [
             f"{peak / 2**20:>4.0f}MiB  {name}, {told}" for name, (peak, told) in self._peaks()

@@ -59,6 +59,18 @@ def _giant(codec: str, size: tuple[int, int], path: Path, studio: films.Studio) 
         films.remux(raw, path, _timed, _EXACT)
 
 
+def _endless(path: Path, studio: films.Studio) -> None:
+    """A million frames of one short film."""
+    everything = (0, films.NUM_FRAMES)
+    films.set_edits(studio("h264.mp4"), path, [everything] * (10**6 // films.NUM_FRAMES))
+
+
+def _broad(path: Path, studio: films.Studio) -> None:
+    """Pixels that are 16 times as wide as they are high."""
+    frames = [films.numbered_frame(number, 96, 4096) for number in range(4)]
+    films.encode(path, frames, "libx264", films.X264, sample_aspect_ratio=Fraction(16))
+
+
 def _webp(path: Path, studio: films.Studio) -> None:
     first, *rest = map(Image.fromarray, films.numbered(range(12)))
     first.save(path, save_all=True, append_images=rest, duration=40)
@@ -70,7 +82,7 @@ def _giants() -> dict[str, Callable[[Path, films.Studio], None]]:
         for codec in ("h264", "hevc"):
             for container in (codec,) if kind == "titan" else ("mp4", "mkv", "ts"):
                 recipes[f"{kind}_{codec}.{container}"] = partial(_giant, codec, size)
-    return recipes
+    return recipes | {"endless.mp4": _endless, "broad.mp4": _broad}
 
 
 GIANTS = tuple(_giants())
