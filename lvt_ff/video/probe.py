@@ -14,7 +14,7 @@ from lvt_ff.video.clip_buffer import MAX_PIXELS
 from lvt_ff.video.display import Shape
 from lvt_ff.video.file_end import is_cut_off
 from lvt_ff.video.packets import PacketFacts, PacketReader
-from lvt_ff.video.stream import decode_packet, marks_damage, open_stream
+from lvt_ff.video.stream import decode_packet, marks_damage, most_packets, open_stream, packets_of
 
 __all__ = ["Probe", "Start", "probe"]
 
@@ -137,7 +137,9 @@ class _Scan:
         reader = PacketReader(context.name, context.extradata, marks_damage(container))
         self.codec_known = reader.known
         try:
-            for packet in container.demux(stream):
+            for number, packet in enumerate(packets_of(container, stream)):
+                if number > most_packets(container):
+                    raise ValueError("it lists more packets than it has bytes")
                 progress()
                 if packet.size:
                     if not self.any_packet and None not in (packet.pts, packet.dts):

@@ -9,7 +9,7 @@ from lvt_ff.video.clip_buffer import ClipBuffer
 from lvt_ff.video.display import Deinterlacer, Painter
 from lvt_ff.video.packets import PacketFacts, PacketReader
 from lvt_ff.video.probe import Probe, Start
-from lvt_ff.video.stream import container_keys, decode_packet, marks_damage, open_stream
+from lvt_ff.video.stream import container_keys, decode_packet, marks_damage, open_stream, packets_of
 
 __all__ = ["decode"]
 
@@ -91,11 +91,11 @@ def _frames_from(
 def _go_to(container, stream, found: Probe, number: int) -> tuple[Start, Iterator]:
     """The start, or the last one before it, that a container finds, and the packets from there."""
     if number == 0:
-        packets = container.demux(stream)
+        packets = packets_of(container, stream)
         return found.starts[0], dropwhile(lambda p: p.pts != found.starts[0].pts, packets)
     for target in dict.fromkeys((found.starts[number].seek, found.starts[number].pts)):
         container.seek(target, stream=stream)
-        packets = container.demux(stream)
+        packets = packets_of(container, stream)
         first = next((packet for packet in packets if packet.size), None)
         for start in reversed(found.starts[: number + 1]):
             if first is not None and first.pts == start.pts:
@@ -143,7 +143,7 @@ class _Reading:
             self._marked = marks_damage(container)
             facts_of = PacketReader(context.name, context.extradata, self._marked)
             self._started, self._waiting, self._resumed_at = False, True, None
-            packets = container.demux(stream)
+            packets = packets_of(container, stream)
             while True:
                 try:
                     packet = next(packets, None)

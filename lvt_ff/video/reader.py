@@ -151,7 +151,7 @@ def header(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> tuple[float
     Raises:
         FrameSizeError: the first frame is larger.
     """
-    path = os.fspath(path)
+    path = str(os.fspath(path))
     if problem_of_file(path):
         return None
     try:
@@ -159,6 +159,8 @@ def header(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> tuple[float
             return read_header(path, max_pixels)
         message = dict(do="header", path=os.path.abspath(path), max_pixels=max_pixels)
         return tuple(pool.request(message, _nothing, 60.0)["header"])
+    except FrameSizeError as error:
+        raise FrameSizeError(f"Cannot read video {path!r}: {error}") from error
     except (Refused, Died):
         return None
 

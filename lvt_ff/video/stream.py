@@ -1,11 +1,18 @@
 """Files opened by PyAV, and decoding that makes no room for frames that are too large."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from lvt_ff.utils.errors import FrameSizeError
 
-__all__ = ["container_keys", "decode_packet", "marks_damage", "open_stream"]
+__all__ = [
+    "container_keys",
+    "decode_packet",
+    "marks_damage",
+    "most_packets",
+    "open_stream",
+    "packets_of",
+]
 
 # Files may name others, which whoever made them should not have us open.
 _FILES_ONLY = {"protocol_whitelist": "file"}
@@ -30,15 +37,29 @@ def open_stream(path: str, max_pixels: int, threads: int = 1) -> Iterator[tuple]
         if stream is None:
             raise ValueError("the file has no video stream")
         context = stream.codec_context
+        if context is None:
+            raise ValueError("its video is coded in a way that FFmpeg cannot decode")
         context.options = limit
         context.thread_count = threads
         context.thread_type = "AUTO"
         yield container, stream
 
 
+def packets_of(container, stream) -> Iterator:
+    """Packets of a stream, the last of which is empty."""
+    # PyAV counts streams at the start, and stumbles at the end over those that came later.
+    with suppress(IndexError):
+        yield from container.demux(stream)
+
+
 def marks_damage(container) -> bool:
     """Whether a packet that the container calls damaged is so: in MPEG streams a joint is too."""
     return "mpegts" not in container.format.name
+
+
+def most_packets(container) -> float:
+    """How many packets a file can have: a few bytes of an MP4 may list a part of it for ever."""
+    return container.size if "mov" in container.format.name else float("inf")
 
 
 def container_keys(path: str) -> set[int]:
@@ -52,7 +73,7 @@ def container_keys(path: str) -> set[int]:
     try:
         options = {"fflags": "noparse"} | _FILES_ONLY
         with av.open(path, options=options, metadata_errors="replace") as container:
-            for packet in container.demux(container.streams.best("video")):
+            for packet in packets_of(container, container.streams.best("video")):
                 if packet.is_keyframe and packet.pos is not None:
                     keys.add(packet.pos)
     except av.FFmpegError:

@@ -6,6 +6,7 @@ import av
 import numpy as np
 import pytest
 from conftest import random_frames, write_growing_video
+from films import NUM_FRAMES, Studio, set_edits
 
 from lvt_ff.data import FrameSizeError, VideoReadError, header, read_clip
 from lvt_ff.data.synthetic.writer import write_video
@@ -79,3 +80,21 @@ def test_length_is_that_of_the_frames_where_the_header_says_less(tmp_path):
     with av.open(str(tmp_path / "a.mkv")) as container:
         assert container.duration == 100_000
     assert header(tmp_path / "a.mkv")[0] == pytest.approx(19.5)
+
+
+def test_header_of_too_large_a_frame_names_the_file(tmp_path, monkeypatch):
+    write_video(tmp_path / "a.mp4", random_frames(2, *SMALL))
+    for way in ("processes", "inline"):
+        monkeypatch.setenv("LVT_FF_DECODE", way)
+        with pytest.raises(FrameSizeError, match=r"a\.mp4'.* more than 100 pixels"):
+            header(tmp_path / "a.mp4", max_pixels=100)
+
+
+def test_edit_list_that_shows_the_same_for_ever_is_refused(tmp_path):
+    film = Studio(tmp_path)("h264.mp4")
+    set_edits(film, tmp_path / "twice.mp4", [(0, NUM_FRAMES)] * 2)
+    assert len(read_clip(tmp_path / "twice.mp4", range(2 * NUM_FRAMES))) == 2 * NUM_FRAMES
+    set_edits(film, tmp_path / "endless.mp4", [(0, NUM_FRAMES)] * 1000)
+    with pytest.raises(VideoReadError, match="endless.mp4.* more packets than it has bytes"):
+        read_clip(tmp_path / "endless.mp4", [0])
+    assert header(tmp_path / "endless.mp4") is None

@@ -5,7 +5,7 @@ import gc
 import numpy as np
 import psutil
 import pytest
-from films import NUM_FRAMES, number_of, numbered_frame
+from films import MPEG4, NUM_FRAMES, encode, number_of, numbered_frame
 
 from lvt_ff.data import DamagedVideoWarning, VideoReadError, read_clip
 from lvt_ff.data.synthetic.writer import write_video
@@ -160,6 +160,25 @@ def test_audio_alone_is_an_error(tmp_path):
         container.mux(stream.encode(None))
     with pytest.raises(VideoReadError, match="sound.mp4.*no video stream"):
         read_clip(path, [0])
+
+
+def test_unknown_codec_is_an_error(tmp_path):
+    path = tmp_path / "a.mp4"
+    write_video(path, np.stack([numbered_frame(3)]), fps=25, codec="libx264")
+    path.write_bytes(path.read_bytes().replace(b"avc1", b"zzz1").replace(b"avcC", b"zzzC"))
+    with pytest.raises(VideoReadError, match="a.mp4.* coded in a way that FFmpeg cannot decode"):
+        read_clip(path, [0])
+
+
+@pytest.mark.parametrize("backend", ["auto", "pyav"])
+def test_sound_that_begins_late_changes_nothing(tmp_path, backend):
+    path = tmp_path / "a.flv"
+    frames = [numbered_frame(number) for number in range(100)]
+    encode(path, frames, "flv", MPEG4, fps=1)  # FFmpeg looks for streams for 90 s
+    sound = bytes([8, 0, 0, 41]) + (99_000).to_bytes(3, "big") + bytes(4) + b"\x2f" + bytes(40)
+    path.write_bytes(path.read_bytes() + sound + len(sound).to_bytes(4, "big"))
+    frames = read_clip(path, [0, 50, 99], backend)
+    assert [number_of(frame) for frame in frames] == [0, 50, 99]
 
 
 def test_unknown_decoder_lists_the_known():
