@@ -1,5 +1,6 @@
 """A decoder process as its caller sees it: it may die, hang or want too much memory."""
 
+import io
 import json
 import os
 import queue
@@ -48,6 +49,7 @@ class DecoderProcess:
         arguments = [json.dumps(sys.path), *map(str, files)]
         self._process = subprocess.Popen(
             [sys.executable, "-c", f"{_CODE}; worker.main()", *arguments],
+            bufsize=0,  # a buffer has a lock, which a forked process could find taken
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._notes,
@@ -65,10 +67,11 @@ class DecoderProcess:
 
     def _listen(self) -> None:
         """Pass answers on, from a thread of its own: pipes have no time limit everywhere."""
+        answers = io.BufferedReader(self._process.stdout)
         try:
-            for line in self._process.stdout:
+            for line in answers:
                 answer = json.loads(line)
-                payload = self._process.stdout.read(answer.get("num_bytes", 0))
+                payload = answers.read(answer.get("num_bytes", 0))
                 if len(payload) < answer.get("num_bytes", 0):
                     break
                 self._answers.put((answer, payload))
@@ -132,11 +135,10 @@ class DecoderProcess:
             raise Died(f"the decoder sent no frames ({error})") from error
 
     def _send(self, message: Any) -> None:
-        try:
-            self._process.stdin.write(json.dumps(message).encode() + b"\n")
-            self._process.stdin.flush()
-        except OSError:  # it has died, which its answer tells
-            pass
+        line = json.dumps(message).encode() + b"\n"
+        with suppress(OSError):  # it has died, which its answer tells
+            while line:
+                line = line[self._process.stdin.write(line) :]
 
     def _answer(self, timeout_s: float) -> tuple[dict, bytes]:
         try:
