@@ -20,6 +20,7 @@ from lvt_ff.utils.errors import FrameSizeError, VideoReadError
 from lvt_ff.video.clip_buffer import MAX_CLIP_BYTES, Choose, ClipBuffer
 from lvt_ff.video.display import Deinterlacer, Painter, Shape
 from lvt_ff.video.sources import source_name
+from lvt_ff.video.stream import packets_of
 
 __all__ = ["read_video"]
 
@@ -121,7 +122,7 @@ def _from_pyav(stream: Any, choose: Choose) -> np.ndarray:
         # What cannot be moved may yet go back by as much as was buffered.
         stays = _rewind(container) and container.size > 0
         if stays:
-            total = sum(1 for packet in container.demux(stream) if packet.size)
+            total = sum(1 for packet in packets_of(container, stream) if packet.size)
         else:
             kept = _rest(stream)
             total = len(kept)

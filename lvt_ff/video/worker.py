@@ -7,6 +7,7 @@ give up, null.
 """
 
 import json
+import math
 import os
 import queue
 import socket
@@ -15,10 +16,12 @@ import threading
 import time
 from typing import Any, BinaryIO
 
+import numpy as np
+
 from lvt_ff.utils.errors import FrameSizeError
 from lvt_ff.video.clip_buffer import CallersError, ClipBuffer, new_frames
 from lvt_ff.video.decoders import Refused, decode, read_header
-from lvt_ff.video.memory_limit import limit_memory, prefer_to_be_killed
+from lvt_ff.video.memory_limit import data_bytes, limit_memory, prefer_to_be_killed
 
 __all__ = ["main"]
 
@@ -82,7 +85,15 @@ class _Caller:
 
 
 def _read(caller: _Caller, request: dict) -> None:
-    allocate = caller.frames.allocate if caller.frames else new_frames
+    before = data_bytes()
+    limit_memory(before)
+
+    def allocate(shape: tuple[int, ...]) -> np.ndarray:
+        if caller.frames is None:
+            return new_frames(shape)
+        limit_memory(before, math.prod(shape))
+        return caller.frames.allocate(shape)
+
     clip = ClipBuffer(caller.choose, request["max_pixels"], allocate, caller.progress)
     decoder, damage = decode(
         request["decoders"],
@@ -96,6 +107,7 @@ def _read(caller: _Caller, request: dict) -> None:
 
 
 def _header(caller: _Caller, request: dict) -> None:
+    limit_memory(data_bytes())
     caller.tell(header=read_header(request["path"], request["max_pixels"], caller.progress))
 
 
@@ -103,7 +115,6 @@ _TASKS = {"read": _read, "header": _header}
 
 
 def _answer(caller: _Caller, request: dict) -> None:
-    limit_memory()
     try:
         _TASKS[request["do"]](caller, request)
     except CallersError:
