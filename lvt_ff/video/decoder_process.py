@@ -19,6 +19,7 @@ import numpy as np
 from lvt_ff.utils.errors import FrameSizeError
 from lvt_ff.video.clip_buffer import Choose
 from lvt_ff.video.decoders import Refused
+from lvt_ff.video.shared_frames import FramesReceiver
 
 __all__ = ["DecoderProcess", "Died"]
 
@@ -60,6 +61,7 @@ class DecoderProcess:
         if theirs:
             theirs.close()
             self._channel.settimeout(_START_S)
+        self._frames_from = FramesReceiver(self._channel) if self._channel else None
         self._answers: queue.SimpleQueue[tuple[dict, bytes] | None] = queue.SimpleQueue()
         threading.Thread(target=self._listen, daemon=True).start()
         self._answer(_START_S)
@@ -106,7 +108,7 @@ class DecoderProcess:
             elif "progress" not in answer:
                 break
         if "frames" in answer:
-            answer["frames"] = self._frames(answer["frames"], payload)
+            answer["frames"] = self._frames(answer, payload)
         self._notes.truncate(0)
         self.usable = True
         if "too_large" in answer:
@@ -124,13 +126,12 @@ class DecoderProcess:
             raise
         self._send(indices)
 
-    def _frames(self, shape: list[int], payload: bytes) -> np.ndarray:
-        if self._channel is None:
+    def _frames(self, answer: dict, payload: bytes) -> np.ndarray:
+        shape = tuple(answer["frames"])
+        if self._frames_from is None:
             return np.frombuffer(bytearray(payload), np.uint8).reshape(shape)
-        from lvt_ff.video.shared_frames import receive_frames
-
         try:
-            return receive_frames(self._channel, tuple(shape))
+            return self._frames_from.receive(shape, answer["is_new"])
         except (EOFError, OSError) as error:
             raise Died(f"the decoder sent no frames ({error})") from error
 

@@ -1,10 +1,10 @@
-"""Frames from a decoder process to its caller: in memory that both see, or through a pipe.
+"""Frames from a decoder process to its caller, in memory that both see.
 
-Shared memory is anonymous (memfd): it has no name that could be left behind, and the small
-/dev/shm of containers does not limit it. Its file descriptor goes through a socket of its own.
+It is anonymous (memfd): it has no name that could be left behind, and the small /dev/shm of
+containers does not limit it. Its file descriptor goes through a socket. New pages are slow, so that
+the memory of small clips stays and is copied from; that of large ones becomes the caller's.
 """
 
-import fcntl
 import math
 import mmap
 import os
@@ -12,48 +12,83 @@ import socket
 
 import numpy as np
 
-__all__ = ["SharedFrames", "receive_frames"]
+__all__ = ["FramesReceiver", "FramesSender"]
+
+_KEPT_BYTES = 2**26  # of the clips that are copied
 
 
-class SharedFrames:
+class FramesSender:
     """Makes an array for each reading and hands it over, in the decoder process."""
 
     def __init__(self, channel: socket.socket):
-        self._channel, self._file = channel, -1
+        self._channel = channel
+        self._kept: mmap.mmap | None = None
+        self._file = -1  # of memory that the caller does not know yet
 
     def allocate(self, shape: tuple[int, ...]) -> np.ndarray:
         """An array of uint8."""
-        self.close()
-        self._file = os.memfd_create("lvt_ff_frames", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        os.ftruncate(self._file, math.prod(shape))
-        return np.frombuffer(mmap.mmap(self._file, math.prod(shape)), np.uint8).reshape(shape)
+        size = math.prod(shape)
+        memory = self._kept
+        if memory is None or len(memory) < size:
+            self.forget()
+            self._file = os.memfd_create("lvt_ff_frames", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+            os.ftruncate(self._file, size)
+            memory = mmap.mmap(self._file, size)
+            self._kept = memory if size <= _KEPT_BYTES else None
+        return np.frombuffer(memory, np.uint8, size).reshape(shape)
 
-    def send(self) -> None:
-        """Hand the last array over."""
-        socket.send_fds(self._channel, [b"f"], [self._file])
-        self.close()
-
-    def close(self) -> None:
-        """Forget an array that is not sent."""
-        if self._file >= 0:
+    def send(self) -> bool:
+        """Hand the last array over; whether its memory is new to the caller."""
+        is_new = self._file >= 0
+        if is_new:
+            socket.send_fds(self._channel, [b"f"], [self._file])
             os.close(self._file)
             self._file = -1
+        return is_new
+
+    def forget(self) -> None:
+        """Let go of memory that was not sent."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file, self._kept = -1, None
 
 
-def receive_frames(channel: socket.socket, shape: tuple[int, ...]) -> np.ndarray:
-    """The array that was sent, (T, H, W, 3) uint8, which belongs to the caller alone.
+class FramesReceiver:
+    """Takes the arrays over, in the caller.
 
-    Raises:
-        EOFError: nothing, or another size, was sent.
+    Args:
+        channel: the other end of the sender's.
     """
-    _, files, _, _ = socket.recv_fds(channel, 1, 1)
-    if not files:
-        raise EOFError("no frames came")
-    try:
-        # Else a decoder that makes it shorter would kill the reader.
-        fcntl.fcntl(files[0], fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
-        if os.fstat(files[0]).st_size != math.prod(shape):
-            raise EOFError("frames of another size came")
-        return np.frombuffer(mmap.mmap(files[0], math.prod(shape)), np.uint8).reshape(shape)
-    finally:
-        os.close(files[0])
+
+    def __init__(self, channel: socket.socket):
+        self._channel = channel
+        self._kept: mmap.mmap | None = None
+
+    def receive(self, shape: tuple[int, ...], is_new: bool) -> np.ndarray:
+        """The array that was sent, (T, H, W, 3) uint8, which belongs to the caller alone.
+
+        Raises:
+            EOFError: nothing, or less than that, was sent.
+        """
+        size = math.prod(shape)
+        memory = self._new_memory() if is_new else self._kept
+        if memory is None or len(memory) < size:
+            raise EOFError("less came than was said")
+        frames = np.frombuffer(memory, np.uint8, size).reshape(shape)
+        if size > _KEPT_BYTES:
+            return frames
+        self._kept = memory
+        return frames.copy()
+
+    def _new_memory(self) -> mmap.mmap:
+        import fcntl
+
+        _, files, _, _ = socket.recv_fds(self._channel, 1, 1)
+        if not files:
+            raise EOFError("no frames came")
+        try:
+            # Else a decoder that makes it shorter would kill the reader.
+            fcntl.fcntl(files[0], fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
+            return mmap.mmap(files[0], os.fstat(files[0]).st_size)
+        finally:
+            os.close(files[0])

@@ -76,8 +76,7 @@ class _Caller:
         shape = list(clip.frames.shape)
         answer = dict(frames=shape, total=clip.total, damage=damage, decoder=decoder)
         if self.frames is not None:
-            self.frames.send()
-            self.tell(**answer)
+            self.tell(**answer, is_new=self.frames.send())
         else:
             self.tell(**answer, num_bytes=clip.frames.nbytes)
             self._answers.write(memoryview(clip.frames).cast("B"))
@@ -125,7 +124,7 @@ def _answer(caller: _Caller, request: dict) -> None:
         caller.tell(refused=str(error))
     finally:
         if caller.frames is not None:
-            caller.frames.close()
+            caller.frames.forget()
 
 
 def main() -> None:
@@ -138,9 +137,9 @@ def main() -> None:
     os.dup2(2, 1)  # whatever decoders print is no answer
     frames = None
     if len(sys.argv) > 1:
-        from lvt_ff.video.shared_frames import SharedFrames
+        from lvt_ff.video.shared_frames import FramesSender
 
-        frames = SharedFrames(socket.socket(fileno=int(sys.argv[1])))
+        frames = FramesSender(socket.socket(fileno=int(sys.argv[1])))
     caller = _Caller(answers, frames)
     caller.tell(ready=True)
     while True:

@@ -15,7 +15,7 @@ from conftest import random_frames
 
 from lvt_ff.data import VideoReadError, header, read_clip
 from lvt_ff.data.synthetic.writer import write_video
-from lvt_ff.video import pool, reader
+from lvt_ff.video import decoder_process, pool, reader, shared_frames
 from lvt_ff.video.decoder_process import DecoderProcess, Died
 
 
@@ -154,6 +154,20 @@ def test_errors_of_the_chooser_leave_the_decoder_usable(video):
             read_clip(video, choose)
     read_clip(video, [0])
     assert {process.pid for process in processes()} == before
+
+
+def test_large_clips_come_in_memory_of_their_own(video, monkeypatch):
+    expected = [read_clip(video, range(n), decoder="pyav") for n in (2, 12, 1)]
+    code = f"{decoder_process._CODE}; from lvt_ff.video import shared_frames"
+    small = 4 * 32 * 48 * 3
+    monkeypatch.setattr(decoder_process, "_CODE", f"{code}; shared_frames._KEPT_BYTES = {small}")
+    monkeypatch.setattr(shared_frames, "_KEPT_BYTES", small)
+    pool.restart()
+    found = [read_clip(video, range(n), decoder="pyav") for n in (2, 12, 1)]
+    for clip, clip_expected in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(clip, clip_expected)
+        assert clip.flags.writeable
+    pool.restart()
 
 
 def test_frames_are_the_callers_own(video):
