@@ -9,7 +9,6 @@ give up, null.
 import json
 import math
 import os
-import queue
 import socket
 import sys
 import threading
@@ -26,6 +25,7 @@ from lvt_ff.video.memory_limit import data_bytes, limit_memory, prefer_to_be_kil
 __all__ = ["main"]
 
 _PROGRESS_S = 0.2  # between two signs of life
+_LOOK_S = 1  # between two looks whether the caller is there
 
 
 class _Caller:
@@ -38,18 +38,15 @@ class _Caller:
 
     def __init__(self, answers: BinaryIO, frames: Any):
         self._answers, self.frames = answers, frames
-        self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._told = 0.0
-        threading.Thread(target=self._listen, daemon=True).start()
-
-    def _listen(self) -> None:
-        for line in sys.stdin:
-            self._lines.put(line)
-        os._exit(0)  # the caller is gone, whatever a decoder is doing
+        threading.Thread(target=_end_with, args=[os.getppid()], daemon=True).start()
 
     def ask(self) -> Any:
-        """What the caller sends next."""
-        return json.loads(self._lines.get())
+        """What the caller sends next; ends the process where it is gone."""
+        line = sys.stdin.readline()
+        if not line:
+            os._exit(0)
+        return json.loads(line)
 
     def tell(self, **answer: Any) -> None:
         """Send an answer."""
@@ -81,6 +78,13 @@ class _Caller:
             self.tell(**answer, num_bytes=clip.frames.nbytes)
             self._answers.write(memoryview(clip.frames).cast("B"))
             self._answers.flush()
+
+
+def _end_with(parent: int) -> None:
+    """End this process when its parent has ended, whatever a decoder is doing."""
+    while os.getppid() == parent:
+        time.sleep(_LOOK_S)
+    os._exit(0)
 
 
 def _read(caller: _Caller, request: dict) -> None:
