@@ -7,7 +7,15 @@ import numpy as np
 
 from lvt_ff.utils.errors import FrameSizeError
 
-__all__ = ["MAX_CLIP_BYTES", "MAX_PIXELS", "CallersError", "Choose", "ClipBuffer", "new_frames"]
+__all__ = [
+    "MAX_CLIP_BYTES",
+    "MAX_PIXELS",
+    "CallersError",
+    "Choose",
+    "ClipBuffer",
+    "new_frames",
+    "too_large",
+]
 
 # Chosen frame numbers for the total number of frames.
 Choose = Callable[[int], Sequence[int]]
@@ -19,6 +27,11 @@ MAX_CLIP_BYTES = 2**32
 def new_frames(shape: tuple[int, ...]) -> np.ndarray:
     """An array of uint8 whose values do not matter."""
     return np.empty(shape, np.uint8)
+
+
+def too_large(max_pixels: int) -> FrameSizeError:
+    """The error of a frame of more pixels than that."""
+    return FrameSizeError(f"A frame has more than {max_pixels:,} pixels, which is the limit.")
 
 
 class CallersError(BaseException):
@@ -76,9 +89,7 @@ class ClipBuffer:
     def check_size(self, width: int, height: int) -> None:
         """Raise FrameSizeError for a frame of more pixels than allowed."""
         if width * height > self.max_pixels:
-            raise FrameSizeError(
-                f"A frame has more than {self.max_pixels:,} pixels, which is the limit."
-            )
+            raise too_large(self.max_pixels)
 
     def wants(self, number: int) -> bool:
         """Whether the frame of this number is wanted and not there yet."""

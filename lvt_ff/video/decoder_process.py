@@ -47,24 +47,31 @@ class DecoderProcess:
         self._channel, theirs = socket.socketpair() if _CAN_SHARE else (None, None)
         files = [theirs.fileno()] if theirs else []
         # What this process can import, that one can: its path may have been changed.
-        arguments = [json.dumps(sys.path), *map(str, files)]
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", f"{_CODE}; worker.main()", *arguments],
-            bufsize=0,  # a buffer has a lock, which a forked process could find taken
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._notes,
-            pass_fds=files,
-            start_new_session=True,  # Ctrl+C ends the caller, which ends this
-            env=dict(os.environ, OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1"),
-        )
+        arguments = [json.dumps([str(place) for place in sys.path]), *map(str, files)]
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", f"{_CODE}; worker.main()", *arguments],
+                bufsize=0,  # a buffer has a lock, which a forked process could find taken
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._notes,
+                pass_fds=files,
+                start_new_session=True,  # Ctrl+C ends the caller, which ends this
+                env=dict(os.environ, OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1"),
+            )
+        except OSError as error:
+            raise Died(f"no decoder process can be started ({error})") from error
         if theirs:
             theirs.close()
             self._channel.settimeout(_START_S)
         self._frames_from = FramesReceiver(self._channel) if self._channel else None
         self._answers: queue.SimpleQueue[tuple[dict, bytes] | None] = queue.SimpleQueue()
         threading.Thread(target=self._listen, daemon=True).start()
-        self._answer(_START_S)
+        try:
+            self._answer(_START_S)
+        except BaseException:
+            self.close()
+            raise
         self.usable = True
 
     def _listen(self) -> None:

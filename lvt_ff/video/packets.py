@@ -59,7 +59,6 @@ class PacketReader:
         self._length_size = _nal_length_size(codec, extradata)
         framed = codec not in ("h264", "hevc") or self._length_size
         self._read = _READERS.get(codec) if framed else None
-        self._codec = codec
         self.known = self._read is not None or codec in INTRA_CODECS
 
     def __call__(self, packet) -> PacketFacts:

@@ -10,11 +10,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lvt_ff.video.clip_buffer import MAX_PIXELS
+from lvt_ff.video.clip_buffer import MAX_PIXELS, too_large
 from lvt_ff.video.display import Shape
 from lvt_ff.video.file_end import is_cut_off
 from lvt_ff.video.packets import PacketFacts, PacketReader
-from lvt_ff.video.stream import decode_packet, marks_damage, most_packets, open_stream, packets_of
+from lvt_ff.video.stream import (
+    decode_packet,
+    marks_damage,
+    most_packets,
+    open_stream,
+    packets_of,
+)
 
 __all__ = ["Probe", "Start", "probe"]
 
@@ -102,6 +108,9 @@ def probe(
         scan = _Scan()
         with open_stream(path, max_pixels) as (container, stream):
             scan.run(container, stream, max_pixels, progress)
+            context = stream.codec_context
+            if scan.first is None and context.width * context.height > max_pixels:
+                raise too_large(max_pixels)
             found = scan.result(container, stream, is_cut_off(path))
         while len(_recent) >= _REMEMBERED:
             _recent.pop(next(iter(_recent)), None)

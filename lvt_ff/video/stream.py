@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from lvt_ff.utils.errors import FrameSizeError
+from lvt_ff.video.clip_buffer import too_large
 
 __all__ = [
     "container_keys",
@@ -99,12 +99,8 @@ def decode_packet(stream, packet, max_pixels: int) -> list:
         refused = context.width * context.height
         if refused == size_before or 0 < refused <= max_pixels:
             raise
-        raise FrameSizeError(_too_large(max_pixels)) from error
+        raise too_large(max_pixels) from error
     for frame in frames:
         if frame.width * frame.height > max_pixels:
-            raise FrameSizeError(_too_large(max_pixels))
+            raise too_large(max_pixels)
     return frames
-
-
-def _too_large(max_pixels: int) -> str:
-    return f"A frame has more than {max_pixels:,} pixels, which is the limit."

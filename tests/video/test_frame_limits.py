@@ -98,3 +98,16 @@ def test_edit_list_that_shows_the_same_for_ever_is_refused(tmp_path):
     with pytest.raises(VideoReadError, match="endless.mp4.* more packets than it has bytes"):
         read_clip(tmp_path / "endless.mp4", [0])
     assert header(tmp_path / "endless.mp4") is None
+
+
+def test_a_size_that_the_header_alone_tells_is_too_large(tmp_path):
+    write_video(tmp_path / "a.webm", random_frames(4, *SMALL), codec="libvpx")
+    content = bytearray((tmp_path / "a.webm").read_bytes())
+    place = content.index(b"\x9d\x01\x2a") + 3  # VP8's first key frame
+    content[place : place + 4] = struct.pack("<2H", 16000, 16000)
+    (tmp_path / "a.webm").write_bytes(content)
+    with pytest.raises(VideoReadError, match=r"a\.webm"):
+        read_clip(tmp_path / "a.webm", [0])
+    write_video(tmp_path / "b.mp4", random_frames(2, *SMALL))
+    with pytest.raises(FrameSizeError, match="more than 100 pixels"):
+        read_clip(tmp_path / "b.mp4", [0], max_pixels=100)
