@@ -72,14 +72,13 @@ class TrainDataset(Dataset):
         failures = []
         rng = np.random.default_rng((self.seed, epoch, index))
         for _ in range(_REPLACEMENTS):
+            before = rng.bit_generator.state
+            choose = self._choose_with(rng)
             try:
-                clip = read_frames(
-                    self.videos.paths[index],
-                    lambda total: sample_indices(total, rng=rng, **self.clip_options),
-                    **self.read_options,
-                )
+                clip = read_frames(self.videos.paths[index], choose, **self.read_options)
             except VideoReadError as error:
                 failures.append((str(self.videos.paths[index]), str(error)))
+                rng.bit_generator.state = before  # whether frames were chosen or not
                 index = int(rng.integers(len(self)))
                 continue
             return dict(
@@ -91,6 +90,16 @@ class TrainDataset(Dataset):
         raise VideoReadError(
             f"{_REPLACEMENTS} videos in a row could not be read; the last: {failures[-1][1]}"
         )
+
+    def _choose_with(self, rng: np.random.Generator) -> Callable[[int], np.ndarray]:
+        """A choice of frames that leaves `rng` as one call does, however often it is called."""
+        before = rng.bit_generator.state
+
+        def choose(total: int) -> np.ndarray:
+            rng.bit_generator.state = before
+            return sample_indices(total, rng=rng, **self.clip_options)
+
+        return choose
 
 
 class EvalDataset(Dataset):

@@ -12,10 +12,12 @@ import tempfile
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+import lvt_ff
 from lvt_ff.utils.errors import FrameSizeError
 from lvt_ff.video.clip_buffer import Choose
 from lvt_ff.video.decoders import Refused
@@ -24,9 +26,11 @@ from lvt_ff.video.shared_frames import FramesReceiver
 __all__ = ["DecoderProcess", "Died"]
 
 _START_S = 120  # a busy machine may need long for the first imports
-_CODE = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv.pop(1)); from lvt_ff.video import worker"
-)
+_END_S = 10
+_FOLDER = os.path.abspath(os.curdir)  # from which relative places in sys.path count
+# Nothing is imported before the path is set: with -c it begins with the present folder.
+_CODE = "import sys; sys.path[:] = eval(sys.argv.pop(1)); from lvt_ff.video import worker"
+_PACKAGES = str(Path(lvt_ff.__file__).resolve().parents[1])
 _CAN_SHARE = hasattr(os, "memfd_create") and hasattr(socket, "send_fds")
 
 
@@ -43,15 +47,35 @@ class DecoderProcess:
 
     def __init__(self):
         self.usable = False
-        self._notes = tempfile.TemporaryFile("ab+")  # noqa: SIM115 - what it prints
-        self._channel, theirs = socket.socketpair() if _CAN_SHARE else (None, None)
+        self._owner = os.getpid()
+        self._process = self._notes = self._channel = self._frames_from = None
+        self._answers: queue.SimpleQueue[tuple[dict, bytes] | None] = queue.SimpleQueue()
+        try:
+            self._start()
+            threading.Thread(target=self._listen, daemon=True).start()
+            self._answer(_START_S)
+        except (OSError, RuntimeError) as error:
+            self.close()
+            raise Died(f"no decoder process can be started ({error})") from error
+        except BaseException:
+            self.close()
+            raise
+        self.usable = True
+
+    def _start(self) -> None:
+        # Without buffers: they have locks, which a forked process could find taken.
+        notes = tempfile.TemporaryFile("ab+", buffering=0)  # noqa: SIM115 - what it prints
+        self._notes = notes
+        theirs = None
+        if _CAN_SHARE:
+            self._channel, theirs = socket.socketpair()
+            self._channel.settimeout(_START_S)
+            self._frames_from = FramesReceiver(self._channel)
         files = [theirs.fileno()] if theirs else []
-        # What this process can import, that one can: its path may have been changed.
-        arguments = [json.dumps([str(place) for place in sys.path]), *map(str, files)]
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", f"{_CODE}; worker.main()", *arguments],
-                bufsize=0,  # a buffer has a lock, which a forked process could find taken
+                [sys.executable, "-c", f"{_CODE}; worker.main()", _path(), *map(str, files)],
+                bufsize=0,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._notes,
@@ -59,20 +83,9 @@ class DecoderProcess:
                 start_new_session=True,  # Ctrl+C ends the caller, which ends this
                 env=dict(os.environ, OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1"),
             )
-        except OSError as error:
-            raise Died(f"no decoder process can be started ({error})") from error
-        if theirs:
-            theirs.close()
-            self._channel.settimeout(_START_S)
-        self._frames_from = FramesReceiver(self._channel) if self._channel else None
-        self._answers: queue.SimpleQueue[tuple[dict, bytes] | None] = queue.SimpleQueue()
-        threading.Thread(target=self._listen, daemon=True).start()
-        try:
-            self._answer(_START_S)
-        except BaseException:
-            self.close()
-            raise
-        self.usable = True
+        finally:
+            if theirs:
+                theirs.close()
 
     def _listen(self) -> None:
         """Pass answers on, from a thread of its own: pipes have no time limit everywhere."""
@@ -176,15 +189,31 @@ class DecoderProcess:
 
     def close(self) -> None:
         """End the process."""
-        self._process.kill()
-        self._process.wait()
+        if self._process is not None:
+            self._process.kill()
+            with suppress(subprocess.TimeoutExpired):  # it waits for a disk that does not answer
+                self._process.wait(_END_S)
         self.abandon()
 
     def abandon(self) -> None:
         """Let go of what belongs to the process, which may be another one's child."""
         self.usable = False
-        self._process.returncode = self._process.returncode or 0
-        for file in (self._process.stdin, self._notes, self._channel):
+        files = [self._notes, self._channel]
+        if self._process is not None:
+            self._process.returncode = self._process.returncode or 0
+            # Where it was started, a thread still reads what it writes, until it ends.
+            forked = self._owner != os.getpid()
+            files += [self._process.stdin, *([self._process.stdout] if forked else [])]
+        self._frames_from = None
+        for file in files:
             if file is not None:
-                with suppress(OSError):  # of what was not sent to a dead process
+                with suppress(OSError):
                     file.close()
+
+
+def _path() -> str:
+    """What this process can import, and this package, as Python writes a list."""
+    places = [os.path.join(_FOLDER, str(place)) for place in sys.path]
+    if _PACKAGES not in map(os.path.realpath, places):
+        places.insert(0, _PACKAGES)
+    return repr(places)

@@ -7,6 +7,8 @@ __all__ = ["is_cut_off"]
 
 _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 _ISO_STARTS = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"styp", b"sidx")
+_ISO_BOXES = (*_ISO_STARTS, b"moof", b"mfra", b"uuid", b"meta", b"udta", b"pdin", b"prft", b"emsg")
+_UNKNOWN = 2**32 - 1  # of a RIFF file that was written to a pipe
 
 
 def is_cut_off(path: str) -> bool:
@@ -20,17 +22,20 @@ def is_cut_off(path: str) -> bool:
         if start[:4] == _EBML:
             return _matroska_end(file) > size
         if start[:4] == b"RIFF":
-            return 8 + int.from_bytes(start[4:8], "little") > size
+            length = int.from_bytes(start[4:8], "little")
+            return length != _UNKNOWN and 8 + length > size
     return False
 
 
 def _iso_end(file: BinaryIO, size: int) -> int:
-    """Where the last box ends (ISO/IEC 14496-12, 4.2)."""
+    """Where the last box ends (ISO/IEC 14496-12, 4.2); what is no box behind it does not count."""
     place = 0
     while place + 8 <= size:
         file.seek(place)
         header = file.read(16)
         length = int.from_bytes(header[:4], "big")
+        if header[4:8] not in _ISO_BOXES:
+            return place
         if length == 1:
             length = int.from_bytes(header[8:16], "big")
         if length < 8:  # to the end of the file, or damaged

@@ -4,6 +4,7 @@ import atexit
 import os
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 from lvt_ff.video.clip_buffer import Choose
@@ -20,14 +21,21 @@ class _Pool:
         self._lock = threading.Lock()
         self._idle: list[DecoderProcess] = []
         self._all: set[DecoderProcess] = set()
+        self._thread = threading.local()
 
     def request(self, message: dict, *how: Any) -> dict[str, Any]:
-        with self._places:
-            process = self._take()
+        # Who reads a video to choose frames of another has a place already, and waits for none.
+        nested = getattr(self._thread, "reads", False)
+        with nullcontext() if nested else self._places:
+            self._thread.reads = True
             try:
-                return process.request(message, *how)
+                process = self._take()
+                try:
+                    return process.request(message, *how)
+                finally:
+                    self._give_back(process)
             finally:
-                self._give_back(process)
+                self._thread.reads = nested
 
     def _take(self) -> DecoderProcess:
         with self._lock:
@@ -51,7 +59,9 @@ class _Pool:
         process.close()
 
     def close(self) -> None:
-        for process in self._all:
+        with self._lock:
+            processes = list(self._all)
+        for process in processes:
             process.close()
 
     def abandon(self) -> None:

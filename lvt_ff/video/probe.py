@@ -104,7 +104,8 @@ def probe(
     """
     state = os.stat(path)
     key = (path, state.st_size, state.st_mtime_ns, max_pixels)
-    if key not in _recent:
+    found = _recent.get(key)
+    if found is None:
         scan = _Scan()
         with open_stream(path, max_pixels) as (container, stream):
             scan.run(container, stream, max_pixels, progress)
@@ -115,7 +116,7 @@ def probe(
         while len(_recent) >= _REMEMBERED:
             _recent.pop(next(iter(_recent)), None)
         _recent[key] = found
-    return _recent[key]
+    return found
 
 
 class _Scan:

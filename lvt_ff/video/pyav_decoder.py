@@ -198,7 +198,7 @@ class _Reading:
 
     def _container_keys(self) -> set[int]:
         if self._keys is None:
-            self._keys = container_keys(self._path)
+            self._keys = container_keys(self._path, self._clip.progress)
         return self._keys
 
     def _show(self, frame) -> None:

@@ -6,6 +6,7 @@ Files are decoded in processes of their own, so that none can end, hang or exhau
 
 import multiprocessing
 import os
+import sys
 import warnings
 from collections.abc import Sequence
 from functools import partial
@@ -71,7 +72,7 @@ def read_clip(
             another total than it has.
         decoder: "auto" tries torchcodec, decord and PyAV in this order, leaving out what is not
             installed or not made for the file, and reads pictures with Pillow; a name forces one.
-        timeout_s: without progress, for each backend.
+        timeout_s: without progress, for each backend; of no effect where decoding is inline.
         max_pixels: of any frame that is decoded, whatever the file's header says.
         on_damage: "skip" reads what a damaged file still shows, with a `DamagedVideoWarning`;
             "raise" does not.
@@ -112,7 +113,7 @@ def read_frames(
     ):
         if value not in known:
             raise ValueError(f"{name} must be one of {list(known)}, got {value!r}.")
-    choose = indices if callable(indices) else lambda total: indices
+    choose = _never_nothing(indices if callable(indices) else lambda total: indices)
     names = list(DECODERS) if decoder == "auto" else [decoder]
     with local_video(video) as path:
         clip = _read_file(path, names, choose, timeout_s, max_pixels)
@@ -122,6 +123,16 @@ def read_frames(
                 "rest."
             )
     return clip
+
+
+def _never_nothing(choose: Choose) -> Choose:
+    def checked(total: int) -> Sequence[int]:
+        indices = list(choose(total))
+        if not indices:
+            raise ValueError("No frames were asked for: give one number or more.")
+        return indices
+
+    return checked
 
 
 def _read_file(
@@ -240,7 +251,8 @@ def _is_inline() -> bool:
     way = os.environ.get("LVT_FF_DECODE", _WAYS[0])
     if way not in _WAYS:
         raise ValueError(f"LVT_FF_DECODE must be one of {list(_WAYS)}, got {way!r}.")
-    return way == "inline"
+    # A frozen program has no Python to start.
+    return way == "inline" or getattr(sys, "frozen", False)
 
 
 def _threads() -> int:

@@ -92,6 +92,8 @@ def _fill(file: BinaryIO, source: VideoSource, name: str) -> None:
             _download(source, name, file)
         elif isinstance(source, _BYTES):
             file.write(source)
+        elif isinstance(source, str) and sys.stdin is None:
+            raise VideoReadError(f"Cannot read video {name}: it is closed.")
         elif isinstance(source, str):
             shutil.copyfileobj(sys.stdin.buffer, file, _CHUNK)
         else:

@@ -1,6 +1,6 @@
 """Files opened by PyAV, and decoding that makes no room for frames that are too large."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from lvt_ff.video.clip_buffer import too_large
@@ -29,7 +29,7 @@ def open_stream(path: str, max_pixels: int, threads: int = 1) -> Iterator[tuple]
     import av
 
     # FFmpeg counts a frame with edges of up to 64 pixels; what is between is refused once decoded.
-    limit = {"max_pixels": str(2 * max_pixels + 2**15)}
+    limit = {"max_pixels": str(min(2 * max_pixels + 2**15, 2**31 - 1))}
     with av.open(path, options=limit | _FILES_ONLY, metadata_errors="replace") as container:
         if container.format.name in _PLAYLISTS:
             raise ValueError(f"this is a playlist ({container.format.name}), no video")
@@ -62,7 +62,7 @@ def most_packets(container) -> float:
     return container.size if "mov" in container.format.name else float("inf")
 
 
-def container_keys(path: str) -> set[int]:
+def container_keys(path: str, progress: Callable[[], None]) -> set[int]:
     """Places in the file of the packets that the container calls key frames.
 
     FFmpeg's packets say what their content says, which tells nothing where it is damaged.
@@ -74,6 +74,7 @@ def container_keys(path: str) -> set[int]:
         options = {"fflags": "noparse"} | _FILES_ONLY
         with av.open(path, options=options, metadata_errors="replace") as container:
             for packet in packets_of(container, container.streams.best("video")):
+                progress()
                 if packet.is_keyframe and packet.pos is not None:
                     keys.add(packet.pos)
     except av.FFmpegError:

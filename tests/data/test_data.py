@@ -13,6 +13,7 @@ from lvt_ff.data import (
     TrainDataset,
     TrainTransform,
     collate,
+    dataset,
     load_video_list,
     read_clip,
     read_views,
@@ -23,6 +24,7 @@ from lvt_ff.data.synthetic.demo import TIME_CLASSES, draw_clip
 from lvt_ff.data.synthetic.writer import write_video
 from lvt_ff.data.transforms import crop_clip, resize_to_cover
 from lvt_ff.hub.model_folder import build_model
+from lvt_ff.video.reader import read_frames
 
 CLIP = dict(num_frames=4, sampling="uniform", stride=2, decoder="auto")
 
@@ -126,6 +128,17 @@ def test_training_clips_are_functions_of_seed_epoch_and_index(folder):
     assert torch.equal(first[1, 2]["clip"], again[1, 2]["clip"])
     assert not torch.equal(first[1, 2]["clip"], first[0, 2]["clip"])
     assert not torch.equal(first[1, 2]["clip"], train_set(folder, seed=1)[1, 2]["clip"])
+
+
+def test_draws_do_not_depend_on_how_often_frames_are_chosen(folder, monkeypatch):
+    expected = train_set(folder)[0, 2]["clip"]
+
+    def choosing_twice(path, choose, **options):
+        choose(100)
+        return read_frames(path, choose, **options)
+
+    monkeypatch.setattr(dataset, "read_frames", choosing_twice)
+    assert torch.equal(train_set(folder)[0, 2]["clip"], expected)
 
 
 def test_unreadable_training_video_is_replaced_and_reported(folder, tmp_path):

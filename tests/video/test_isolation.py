@@ -254,3 +254,91 @@ def test_memory_without_end_is_refused(tmp_path, backend):
         read_clip(tmp_path / "a.mp4", [0], decoder="decord")
     most = max(process.memory_info().rss for process in processes())
     assert most < 3 * 2**30
+
+
+def test_forked_processes_do_not_wait_for_readers_of_their_parent(video):
+    reading = threading.Event()
+
+    def read_on():
+        while not reading.is_set():
+            read_clip(video, [0])
+
+    threads = [threading.Thread(target=read_on) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(60):
+            child = os.fork()
+            if child == 0:
+                os._exit(0)
+            deadline = time.monotonic() + 20
+            while os.waitpid(child, os.WNOHANG) == (0, 0):
+                assert time.monotonic() < deadline, "the forked process hangs"
+                time.sleep(0.002)
+    finally:
+        reading.set()
+        for thread in threads:
+            thread.join()
+
+
+def test_files_in_the_present_folder_are_not_imported(video, tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for name in ("json", "re", "numpy", "types", "queue"):
+        (folder / f"{name}.py").write_text("raise SystemExit('this was imported')")
+    root = os.path.dirname(os.path.dirname(reader.__file__))
+    code = (
+        f"import sys; sys.path[0] = {os.path.dirname(root)!r}\n"
+        f"from lvt_ff.data import read_clip; print(read_clip({str(video)!r}, [0]).shape)"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=120
+    )
+    assert run.stdout.strip() == "(1, 32, 48, 3)", run.stderr
+
+
+def test_relative_places_of_imports_stay_where_they_were(video, tmp_path, monkeypatch):
+    monkeypatch.setattr(decoder_process, "_FOLDER", str(tmp_path))
+    (tmp_path / "packages").mkdir()
+    (tmp_path / "packages" / "decord.py").write_text("raise ImportError('found it')")
+    (tmp_path / "packages" / "torchcodec.py").write_text("raise ImportError('not here')")
+    monkeypatch.setattr(sys, "path", ["packages", *sys.path])
+    pool.restart()
+    absent = dict(reader._absent)
+    with pytest.raises(VideoReadError, match="decord: not installed .*found it"):
+        read_clip(video, [0], decoder="decord")
+    reader._absent.clear()
+    reader._absent.update(absent)
+    pool.restart()
+
+
+@pytest.mark.parametrize("way", ["processes", "inline"])
+def test_no_frames_at_all_are_an_error_of_the_caller(video, monkeypatch, way):
+    monkeypatch.setenv("LVT_FF_DECODE", way)
+    for indices in ([], lambda total: []):
+        with pytest.raises(ValueError, match="No frames were asked for"):
+            read_clip(video, indices)
+
+
+def test_frames_may_be_chosen_by_another_video(video, monkeypatch):
+    monkeypatch.setattr(pool, "MAX_PROCESSES", 1)
+    pool.restart()
+    frames = read_clip(video, lambda total: [len(read_clip(video, range(5)))])
+    np.testing.assert_array_equal(frames, read_clip(video, [5]))
+    pool.restart()
+
+
+def test_setting_up_that_fails_leaves_nothing(video, monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError("can't start new thread")
+
+    pool.restart()
+    before = {process.pid for process in processes()}
+    monkeypatch.setattr("lvt_ff.video.decoder_process.threading.Thread", fail)
+    with pytest.raises(VideoReadError, match="can't start new thread"):
+        read_clip(video, [0])
+    monkeypatch.undo()
+    monkeypatch.setattr("lvt_ff.video.decoder_process.tempfile.TemporaryFile", fail)
+    with pytest.raises(VideoReadError, match="no decoder process can be started"):
+        read_clip(video, [0])
+    assert {process.pid for process in processes()} == before

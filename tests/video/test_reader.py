@@ -287,3 +287,18 @@ def test_files_that_name_others_are_no_videos(numbered, tmp_path, name):
     (tmp_path / name).write_text(PLAYLISTS[name].format(name="h264.ts"))
     with pytest.raises(VideoReadError, match=f"{name}.*(playlist|Invalid data)"):
         read_clip(tmp_path / name, [0])
+
+
+def test_whole_files_with_odd_ends_are_not_damaged(numbered, tmp_path):
+    piped = bytearray((numbered / "h264.avi").read_bytes())
+    piped[4:8] = b"\xff" * 4  # FFmpeg writes so to a pipe
+    trailed = (numbered / "h264_b_frames.mp4").read_bytes() + b"\0\0\1\0camera" * 10
+    for name, content in (("piped.avi", piped), ("trailed.mp4", trailed)):
+        (tmp_path / name).write_bytes(content)
+        assert len(read_clip(tmp_path / name, [0, 59], on_damage="raise")) == 2
+
+
+def test_closed_standard_input_is_an_error(monkeypatch):
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(VideoReadError, match="standard input.*closed"):
+        read_clip("-", [0])
