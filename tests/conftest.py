@@ -92,6 +92,18 @@ def hf_model() -> lvt_ff.LVTFFForVideoClassification:
     return model
 
 
+@pytest.fixture
+def processor() -> lvt_ff.LVTFFVideoProcessor:
+    """A processor of four small frames."""
+    size = dict(height=32, width=32)
+    return lvt_ff.LVTFFVideoProcessor(num_frames=4, size=size, crop_size=size)
+
+
+def clips_of(processor: lvt_ff.LVTFFVideoProcessor, videos: Any, **options: Any) -> torch.Tensor:
+    """What a processor makes of videos, (B, T, C, H, W)."""
+    return processor(videos, return_tensors="pt", **options)["pixel_values_videos"]
+
+
 def random_frames(num_frames: int, height: int, width: int, seed: int = 0) -> np.ndarray:
     """Smooth random frames (T, H, W, 3) uint8."""
     rng = np.random.default_rng(seed)

@@ -13,7 +13,7 @@ import av
 import numpy as np
 import pytest
 import torch
-from conftest import random_frames
+from conftest import clips_of, random_frames
 from PIL import Image
 
 from lvt_ff import LVTFFVideoProcessor
@@ -41,16 +41,6 @@ def folder(tmp_path_factory):
     for name, how in FILES.items():
         write_video(folder / name, FRAMES, **how)
     return folder
-
-
-@pytest.fixture
-def processor():
-    size = dict(height=32, width=32)
-    return LVTFFVideoProcessor(num_frames=4, size=size, crop_size=size)
-
-
-def clips_of(processor, videos, **options):
-    return processor(videos, return_tensors="pt", **options)["pixel_values_videos"]
 
 
 def decoded(path):

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import random_frames
+from conftest import clips_of, random_frames
 from PIL import Image
 from transformers import AutoImageProcessor, AutoProcessor, AutoVideoProcessor
 
@@ -19,16 +19,6 @@ from lvt_ff.inference.export import description
 
 GREY = np.random.default_rng(0).integers(0, 255, (6, 48, 56), dtype=np.uint8)
 RGB = np.random.default_rng(1).integers(0, 255, (6, 48, 56, 3), dtype=np.uint8)
-
-
-@pytest.fixture
-def processor():
-    size = dict(height=32, width=32)
-    return LVTFFVideoProcessor(num_frames=4, size=size, crop_size=size)
-
-
-def clips_of(processor, videos, **options):
-    return processor(videos, return_tensors="pt", **options)["pixel_values_videos"]
 
 
 @pytest.mark.parametrize(
