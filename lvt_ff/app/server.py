@@ -183,9 +183,8 @@ def serve(
     names = shorts if len(set(shorts)) == len(models) else models
     if len(set(names)) < len(models) or "" in models:
         raise ValueError(f"--model must name different models, got {', '.join(models)}.")
-    reading = dict(max_pixels=MAX_FRAME_PIXELS)
     loaded = {
-        short: Classifier(name, device, **reading)
+        short: Classifier(name, device, max_pixels=MAX_FRAME_PIXELS)
         for short, name in zip(names, models, strict=True)
     }
     for classify in loaded.values():

@@ -95,6 +95,12 @@ class ClipBuffer:
         """Whether the frame of this number is wanted and not there yet."""
         return number in self._places and number not in self._done
 
+    def fill(self, total: int, picture: Callable[[int], np.ndarray]) -> None:
+        """Choose among so many frames, and put what a function gives for each of their numbers."""
+        self.choose(total)
+        for number in self.missing:
+            self.put(number, picture(number))
+
     def put(self, number: int, pixels: np.ndarray) -> None:
         """Keep a wanted frame (H, W, 3) uint8; all of a reading have one size."""
         height, width = pixels.shape[:2]

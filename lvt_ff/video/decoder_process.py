@@ -134,7 +134,7 @@ class DecoderProcess:
         if "too_large" in answer:
             raise FrameSizeError(answer["too_large"])
         if "refused" in answer:
-            raise Refused(answer["refused"])
+            raise Refused(*answer["refused"])
         return answer
 
     def _choose(self, total: int, choose: Choose) -> None:

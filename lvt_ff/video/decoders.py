@@ -44,7 +44,7 @@ DECODERS = {
 
 
 class Refused(Exception):
-    """A file was not read; the message says why."""
+    """A file was not read; the message says why, if the attempts at it do not."""
 
 
 class Attempt(NamedTuple):
@@ -105,7 +105,7 @@ def decode(
                 failed(Attempt(name, f"not installed ({first_line(error)})", absent=True))
             except Exception as error:  # backends raise classes of their own
                 failed(Attempt(name, first_line(error)))
-    raise Refused("no backend could read it")
+    raise Refused
 
 
 def _refusal(name: str, found: Probe | None) -> str | None:
@@ -124,7 +124,7 @@ def _probe(file: str, max_pixels: int, progress: Callable[[], None]) -> Probe:
     except FrameSizeError:
         raise
     except Exception as error:
-        raise Refused(first_line(error)) from error
+        raise Refused(f"pyav, opening it: {first_line(error)}") from error
 
 
 def read_header(

@@ -19,12 +19,7 @@ def refuses(found: Probe) -> str | None:
         f"is coded in {found.codec}": found.codec in ("hevc", "av1", "libdav1d"),
     }
     reason = next((reason for reason, holds in reasons.items() if holds), None)
-    return refuses_special(found) or reason
-
-
-def refuses_special(found: Probe) -> str | None:
-    """Why decoders that rely on a container's index and times must not read a file, or None."""
-    return ("is damaged" if found.damage else "") or found.untimed or found.special or None
+    return found.not_plain or reason
 
 
 def decode(path: str, found: Probe, clip: ClipBuffer, threads: int) -> str:
@@ -33,9 +28,6 @@ def decode(path: str, found: Probe, clip: ClipBuffer, threads: int) -> str:
 
     decord.logging.set_level(decord.logging.QUIET)  # what is wrong is in the error it raises
     reader = decord.VideoReader(path, num_threads=threads)
-    if len(reader) != found.num_shown:
-        raise ValueError(f"it counts {len(reader)} frames of {found.num_shown}")
-    clip.choose(found.num_shown)
-    for number in clip.missing:
-        clip.put(number, reader[number].asnumpy())
+    found.check_count(len(reader))
+    clip.fill(found.num_shown, lambda number: reader[number].asnumpy())
     return ""

@@ -1,10 +1,10 @@
 """Names of files as every decoder takes them."""
 
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from lvt_ff.video.pictures import is_pictures
 
@@ -28,13 +28,12 @@ def plain_name(path: str) -> Iterator[str]:
 
 def problem_of_file(path: str) -> str | None:
     """Why there is nothing to read at a path, or None."""
-    file = Path(path)
     try:
-        size = os.stat(path).st_size
-        if file.is_dir():
+        status = os.stat(path)
+        if stat.S_ISDIR(status.st_mode):
             found = is_pictures(path)
             return None if found else "it is not a file, nor a folder of numbered pictures"
-        if not file.is_file():
+        if not stat.S_ISREG(status.st_mode):
             return "it is not a file"
         with open(path, "rb"):
             pass
@@ -42,4 +41,4 @@ def problem_of_file(path: str) -> str | None:
         return "the file does not exist"
     except (OSError, ValueError) as error:  # such as a name that is too long, or has a zero in it
         return getattr(error, "strerror", None) or str(error)
-    return None if size else "the file is empty"
+    return None if status.st_size else "the file is empty"

@@ -84,6 +84,16 @@ class Probe:
         bad = f"{self.num_bad} of its packets are damaged" if self.num_bad else ""
         return ", ".join(part for part in (bad, self.ending) if part)
 
+    @property
+    def not_plain(self) -> str:
+        """Why decoders that rely on a container's index and times must not read it, or ""."""
+        return "is damaged" if self.damage else self.untimed or self.special
+
+    def check_count(self, count: int) -> None:
+        """Raise ValueError where a decoder counts other frames than are shown."""
+        if count != self.num_shown:
+            raise ValueError(f"it counts {count} frames of {self.num_shown}")
+
 
 _recent: dict[tuple, Probe] = {}
 

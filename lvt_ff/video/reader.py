@@ -10,11 +10,12 @@ import sys
 import warnings
 from collections.abc import Sequence
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
 from lvt_ff.utils.errors import DamagedVideoWarning, FrameSizeError, VideoReadError
+from lvt_ff.utils.validation import check_choice
 from lvt_ff.video import pool
 from lvt_ff.video.clip_buffer import MAX_PIXELS, CallersError, Choose, ClipBuffer
 from lvt_ff.video.decoder_process import Died
@@ -107,12 +108,8 @@ def read_frames(
     on_damage: OnDamage = "skip",
 ) -> ReadClip:
     """`read_clip` with what it found besides, and without its warning."""
-    for name, value, known in (
-        ("decoder", decoder, DECODER_CHOICES),
-        ("on_damage", on_damage, ("skip", "raise")),
-    ):
-        if value not in known:
-            raise ValueError(f"{name} must be one of {list(known)}, got {value!r}.")
+    check_choice("decoder", decoder, DECODER_CHOICES)
+    check_choice("on_damage", on_damage, get_args(OnDamage))
     choose = _never_nothing(indices if callable(indices) else lambda total: indices)
     names = list(DECODERS) if decoder == "auto" else [decoder]
     with local_video(video) as path:
@@ -188,12 +185,13 @@ def _read(
     left = [name for name in names if name not in _absent]
     how = _read_inline if _is_inline() else partial(_read_isolated, timeout_s=timeout_s)
     try:
+        if not left:
+            raise Refused
         return how(left, path, choose, max_pixels, attempts)
     except Refused as error:
         said = sorted(attempts, key=lambda attempt: names.index(attempt.name))
-        opening = [] if said and said[-1].name == names[-1] else [f"pyav, opening it: {error}"]
         told = [f"{attempt.name}: {attempt.reason}" for attempt in said]
-        raise Refused("; ".join([*told, *opening])) from error
+        raise Refused("; ".join([*told, *error.args])) from error
     finally:
         _absent.update({attempt.name: attempt for attempt in attempts if attempt.absent})
 
@@ -240,17 +238,16 @@ def _read_isolated(
             return ReadClip(*(answer[key] for key in ReadClip._fields))
         except Died as error:
             if not trying:  # the file itself did it, which no backend can avoid
-                raise Refused(str(error)) from error
+                raise Refused(f"pyav, opening it: {error}") from error
             attempts.append(Attempt(trying[-1], str(error)))
             names = names[names.index(trying[-1]) + 1 :]
             if not names:
-                raise Refused("no backend could read it") from error
+                raise Refused from error
 
 
 def _is_inline() -> bool:
     way = os.environ.get("LVT_FF_DECODE", _WAYS[0])
-    if way not in _WAYS:
-        raise ValueError(f"LVT_FF_DECODE must be one of {list(_WAYS)}, got {way!r}.")
+    check_choice("LVT_FF_DECODE", way, _WAYS)
     # A frozen program has no Python to start.
     return way == "inline" or getattr(sys, "frozen", False)
 

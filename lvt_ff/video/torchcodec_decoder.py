@@ -1,22 +1,21 @@
 """torchcodec, where it is installed and finds FFmpeg's libraries."""
 
 from lvt_ff.video.clip_buffer import ClipBuffer
-from lvt_ff.video.decord_decoder import refuses_special
 from lvt_ff.video.probe import Probe
 
 __all__ = ["decode", "refuses"]
 
-refuses = refuses_special
+
+def refuses(found: Probe) -> str | None:
+    """Why torchcodec must not read a file, or None."""
+    return found.not_plain or None
 
 
 def decode(path: str, found: Probe, clip: ClipBuffer, threads: int) -> str:
     """See `pyav_decoder.decode`; what is lost is an error here."""
     reader = _open(path, threads)
-    if len(reader) != found.num_shown:
-        raise ValueError(f"it counts {len(reader)} frames of {found.num_shown}")
-    clip.choose(found.num_shown)
-    for number in clip.missing:
-        clip.put(number, reader.get_frame_at(number).data.numpy())
+    found.check_count(len(reader))
+    clip.fill(found.num_shown, lambda number: reader.get_frame_at(number).data.numpy())
     return ""
 
 

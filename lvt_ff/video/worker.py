@@ -125,7 +125,7 @@ def _answer(caller: _Caller, request: dict) -> None:
     except FrameSizeError as error:
         caller.tell(too_large=str(error))
     except Refused as error:
-        caller.tell(refused=str(error))
+        caller.tell(refused=error.args)
     finally:
         if caller.frames is not None:
             caller.frames.forget()
