@@ -130,7 +130,7 @@ def _probe(file: str, max_pixels: int, progress: Callable[[], None]) -> Probe:
 def read_header(
     path: str, max_pixels: int, progress: Callable[[], None] = lambda: None
 ) -> tuple[float, int]:
-    """Seconds, and pixels of a frame as it is coded.
+    """Seconds, and pixels of a frame as it is shown.
 
     Raises:
         FrameSizeError: the first frame is larger than allowed.
@@ -140,7 +140,7 @@ def read_header(
         if is_pictures(file):
             raise Refused("pictures have no length")
         found = _probe(file, max_pixels, progress)
-    return found.seconds, found.coded_pixels
+    return found.seconds, found.shape.width * found.shape.height
 
 
 def first_line(error: Exception) -> str:

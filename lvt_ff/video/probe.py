@@ -61,7 +61,6 @@ class Probe:
         num_bad: packets whose structure is damaged.
         ending: why the file ends early, or "".
         shape: how frames are shown.
-        coded_pixels: of the first frame.
         seconds: of the container or of the packets, whichever says more.
     """
 
@@ -75,7 +74,6 @@ class Probe:
     num_bad: int
     ending: str
     shape: Shape
-    coded_pixels: int
     seconds: float
 
     @property
@@ -245,7 +243,6 @@ class _Scan:
             num_bad=self.num_bad,
             ending=self.error or ("it is cut off" if cut_off else ""),
             shape=shape,
-            coded_pixels=self.first.width * self.first.height,
             seconds=max((container.duration or 0) / av.time_base, span),
         )
 

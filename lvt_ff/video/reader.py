@@ -147,7 +147,7 @@ def _read_file(
 
 
 def header(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> tuple[float, int] | None:
-    """Seconds and pixels of a frame; None where the file cannot be read.
+    """Seconds, and pixels of a frame as it is shown; None where the file cannot be read.
 
     The container's duration counts or the span of its packets' times, whichever is longer: either
     may be missing or wrong.

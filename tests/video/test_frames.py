@@ -18,6 +18,7 @@ from films import (
     NUM_FRAMES,
     NUMBERED,
     SCRATCHED,
+    SHAPED,
     UNREADABLE,
     Damaged,
     Film,
@@ -32,7 +33,7 @@ from films import (
 )
 
 from lvt_ff import data
-from lvt_ff.data import VideoReadError, read_clip
+from lvt_ff.data import VideoReadError, header, read_clip
 from lvt_ff.video import pyav_decoder
 from lvt_ff.video.clip_buffer import ClipBuffer
 from lvt_ff.video.probe import probe
@@ -414,6 +415,12 @@ def test_a_name_that_is_no_utf_8_is_in_the_message_as_it_can_be_printed(tmp_path
 
 def test_numbers_that_cannot_be_read_are_known():
     assert number_of(np.full((64, 96, 3), 128, np.uint8)) == UNREADABLE
+
+
+@pytest.mark.parametrize("name", ["upright.mp4", *SHAPED])
+def test_pixels_of_the_header_are_those_of_a_frame(studio, name):
+    _, height, width, _ = read_clip(studio(name), [0]).shape
+    assert header(studio(name))[1] == height * width
 
 
 # FFmpeg jumps elsewhere in them: all frames are decoded, in order.
