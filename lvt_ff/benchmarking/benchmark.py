@@ -24,6 +24,7 @@ from lvt_ff.utils.errors import usage
 from lvt_ff.utils.option_types import PositiveInt, as_typed
 from lvt_ff.utils.output import check_output_folder
 from lvt_ff.utils.progress import print_line, progress_bar
+from lvt_ff.utils.short_text import counted
 
 __all__ = ["CURVE", "TABLE8", "Group", "benchmark", "count_costs", "run_groups", "sized_groups"]
 
@@ -242,7 +243,7 @@ def _conditions(settings: Settings) -> str:
     more = [
         "compiled" if settings.compile else "",
         "CUDA graph" if settings.graph else "",
-        f"{settings.repeats} {'round' if settings.repeats == 1 else 'rounds'}",
+        counted(settings.repeats, "round"),
         f"torch {torch.__version__}",
     ]
     what = "training step" if settings.training else "forward pass"

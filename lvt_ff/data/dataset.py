@@ -5,6 +5,7 @@ run, any number of workers and any number of processes see the same clips.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -73,7 +74,7 @@ class TrainDataset(Dataset):
         rng = np.random.default_rng((self.seed, epoch, index))
         for _ in range(_REPLACEMENTS):
             before = rng.bit_generator.state
-            choose = self._choose_with(rng)
+            choose = partial(self._choose, rng, before)
             try:
                 clip = read_frames(self.videos.paths[index], choose, **self.read_options)
             except VideoReadError as error:
@@ -91,15 +92,10 @@ class TrainDataset(Dataset):
             f"{_REPLACEMENTS} videos in a row could not be read; the last: {failures[-1][1]}"
         )
 
-    def _choose_with(self, rng: np.random.Generator) -> Callable[[int], np.ndarray]:
-        """A choice of frames that leaves `rng` as one call does, however often it is called."""
-        before = rng.bit_generator.state
-
-        def choose(total: int) -> np.ndarray:
-            rng.bit_generator.state = before
-            return sample_indices(total, rng=rng, **self.clip_options)
-
-        return choose
+    def _choose(self, rng: np.random.Generator, before: dict, total: int) -> np.ndarray:
+        """Frame numbers; leaves `rng` as one call does, however often it is called."""
+        rng.bit_generator.state = before
+        return sample_indices(total, rng=rng, **self.clip_options)
 
 
 class EvalDataset(Dataset):

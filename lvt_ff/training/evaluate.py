@@ -40,6 +40,7 @@ from lvt_ff.utils.option_types import NonNegativeInt, PositiveInt
 from lvt_ff.utils.output import check_output_folder
 from lvt_ff.utils.plots import confusion_picture
 from lvt_ff.utils.progress import progress_bar
+from lvt_ff.utils.short_text import counted
 from lvt_ff.utils.validation import check_rgb
 
 __all__ = ["evaluate", "evaluate_videos", "make_accelerator", "protocol", "score_videos"]
@@ -50,8 +51,7 @@ def protocol(num_clips: int, num_crops: int, processor: LVTFFVideoProcessor) -> 
     height, width = processor.crop_size["height"], processor.crop_size["width"]
     stride = f", stride {processor.sampling_stride}" if processor.sampling == "dense" else ""
     return (
-        f"{num_clips} {'clip' if num_clips == 1 else 'clips'} × "
-        f"{num_crops} {'crop' if num_crops == 1 else 'crops'}, "
+        f"{counted(num_clips, 'clip')} × {counted(num_crops, 'crop')}, "
         f"{processor.num_frames} frames of {height}×{width}, {processor.sampling} sampling{stride}"
     )
 
