@@ -103,7 +103,9 @@ def demo(
     print(f"top-1 {100 * shuffled:.2f} %  [frames in shuffled order]")
     print("4/6 loading the folder with timm, AutoModel and the pipeline")
     videos = load_video_list(test_data)
-    examples = [str(videos.paths[videos.labels == label][0]) for label in range(len(TIME_CLASSES))]
+    examples = [
+        videos.paths[int((videos.labels == label).argmax())] for label in range(len(TIME_CLASSES))
+    ]
     predictions = _same_everywhere(model, examples)
     print("5/6 removing the tokens that count most")
     areas = deletion_areas(model, test_data)
@@ -178,7 +180,7 @@ def deletion_areas(model: Path, data: Path, num_clips: int = 40, seed: int = 0) 
     The mean over clips of `lvt_ff.explain.relevance.deletion_curve`, between 0 and 1.
     """
     classify = Classifier(model, device="cpu")
-    paths = np.random.default_rng(seed).permutation(load_video_list(data).paths)[:num_clips]
+    paths = np.random.default_rng(seed).permutation(list(load_video_list(data).paths))[:num_clips]
     clips = torch.cat([classify.read(path) for path in paths])
     with torch.no_grad():
         classes = classify.model(clips).logits.argmax(-1)

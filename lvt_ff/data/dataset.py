@@ -76,9 +76,9 @@ class TrainDataset(Dataset):
             before = rng.bit_generator.state
             choose = partial(self._choose, rng, before)
             try:
-                clip = read_frames(self.videos.paths[index], choose, **self.read_options)
+                clip = read_frames(self.videos.source(index), choose, **self.read_options)
             except VideoReadError as error:
-                failures.append((str(self.videos.paths[index]), str(error)))
+                failures.append((self.videos.paths[index], str(error)))
                 rng.bit_generator.state = before  # whether frames were chosen or not
                 index = int(rng.integers(len(self)))
                 continue
@@ -142,10 +142,14 @@ class EvalDataset(Dataset):
         item = dict(index=index, label=self.videos.labels[index].tolist())
         try:
             views, damage = _views_and_damage(
-                path, self.transform, self.clip_options, self.num_crops, **self.read_options
+                self.videos.source(index),
+                self.transform,
+                self.clip_options,
+                self.num_crops,
+                **self.read_options,
             )
         except VideoReadError as error:
-            return dict(item, clip=None, failure=(str(path), str(error)), damage=None)
+            return dict(item, clip=None, failure=(path, str(error)), damage=None)
         return dict(item, clip=views, failure=None, damage=_damage(path, damage))
 
 
@@ -164,7 +168,7 @@ def read_views(
 
 
 def _damage(path: str, damage: str) -> tuple[str, str] | None:
-    return (str(path), damage) if damage else None
+    return (path, damage) if damage else None
 
 
 def _views_and_damage(

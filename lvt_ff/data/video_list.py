@@ -5,18 +5,22 @@ import math
 import re
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from lvt_ff.data.csv_list import read_csv_list
+from lvt_ff.data.texts import Texts
 from lvt_ff.data.video_files import VIDEO_SUFFIXES, list_folder
 from lvt_ff.utils.short_text import shortened
+from lvt_ff.video.sources import VideoSource
 
 __all__ = [
     "VIDEO_SUFFIXES",
     "VideoList",
+    "VideoStore",
     "load_multi_label_list",
     "load_value_list",
     "load_video_list",
@@ -26,35 +30,66 @@ _logger = logging.getLogger(__name__)
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 
 
+class VideoStore(Protocol):
+    """Videos that are no files of their own: parts of larger files, by their place in a list."""
+
+    def source(self, index: int) -> VideoSource:
+        """What a reader takes for a video; raises VideoReadError where it cannot be had."""
+
+    def take(self, indices: np.ndarray) -> "VideoStore":
+        """These videos, in this order."""
+
+
 @dataclass(frozen=True)
 class VideoList:
-    """Paths and labels of videos, and the class names.
+    """Videos with their labels, and the class names.
 
     Args:
-        paths: (n,).
+        paths: (n,), of files; of videos in a store, what they are called.
         labels: class numbers (n,); 0 or 1 for every class (n, K) where a video may have several;
             or numbers to predict (n,).
         class_names: in order.
+        spans: start and end of what is used of each file, in seconds (n, 2); NaN for its own start
+            or end. None uses all files whole.
+        store: where the videos lie that are no files of their own.
     """
 
-    paths: np.ndarray  # one block: a list of 200,000 Python strings is copied into each worker
+    paths: Texts
     labels: np.ndarray
     class_names: tuple[str, ...]
+    spans: np.ndarray | None = None
+    store: VideoStore | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    def source(self, index: int) -> VideoSource:
+        """What a reader takes for a video; raises VideoReadError where a store cannot give it."""
+        return self.paths[index] if self.store is None else self.store.source(index)
+
+    def take(self, indices: np.ndarray) -> "VideoList":
+        """These videos, in this order."""
+        return replace(
+            self,
+            paths=self.paths.take(indices),
+            labels=self.labels[indices],
+            spans=None if self.spans is None else self.spans[indices],
+            store=None if self.store is None else self.store.take(indices),
+        )
 
     def fingerprint(self) -> str:
         """A short text that other videos, labels or classes change; the parent folder does not."""
         names = ["/".join(Path(path).parts[-2:]) for path in self.paths]
         content = "\n".join([*names, *self.class_names, *map(str, self.labels)])
+        if self.spans is not None:
+            content += f"\n{self.spans.tolist()}"
         code = zlib.crc32(content.encode(errors="surrogatepass"))  # names need not be UTF-8
         return f"{len(self)} videos, {code:08x}"
 
     def with_class_order(self, class_names: tuple[str, ...]) -> "VideoList":
         """The same videos with class numbers for the same classes in another order."""
         number = np.array([class_names.index(name) for name in self.class_names])
-        return VideoList(self.paths, number[self.labels], class_names)
+        return replace(self, labels=number[self.labels], class_names=class_names)
 
 
 def load_video_list(source: str | Path, class_names: tuple[str, ...] | None = None) -> VideoList:
@@ -93,7 +128,7 @@ def load_video_list(source: str | Path, class_names: tuple[str, ...] | None = No
             f"{len(class_names)} classes are {_first(class_names)}…: rename the labels."
         )
     return VideoList(
-        np.array([str(path) for path, _ in rows]),
+        Texts(str(path) for path, _ in rows),
         np.array([number[label] for _, label in rows]),
         tuple(class_names),
     )
@@ -106,11 +141,11 @@ def load_multi_label_list(source: str | Path, class_names: tuple[str, ...]) -> V
         Each video once, with labels (n, K).
     """
     rows = load_video_list(source, class_names)
-    paths, first, video = np.unique(rows.paths, return_index=True, return_inverse=True)
-    labels = np.zeros((len(paths), len(class_names)), dtype=np.int64)
+    number: dict[str, int] = {}
+    video = [number.setdefault(path, len(number)) for path in rows.paths]
+    labels = np.zeros((len(number), len(class_names)), dtype=np.int64)
     labels[video, rows.labels] = 1
-    order = np.argsort(first)  # as listed
-    return VideoList(paths[order], labels[order], rows.class_names)
+    return VideoList(Texts(number), labels, rows.class_names)
 
 
 def load_value_list(source: str | Path, name: str) -> VideoList:
@@ -144,7 +179,7 @@ def load_value_list(source: str | Path, name: str) -> VideoList:
                 f"The model predicts numbers (its problem_type is regression), but {source} has "
                 f"the label {shortened(label)!r} for {shortened(path.name)}."
             )
-    return VideoList(np.array([str(path) for path, _ in rows]), np.array(values), (name,))
+    return VideoList(Texts(str(path) for path, _ in rows), np.array(values), (name,))
 
 
 def _first(names: Sequence[str]) -> list[str]:

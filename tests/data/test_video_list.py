@@ -206,7 +206,7 @@ def test_csv_lists_the_same_videos(folder):
     with open(folder / "list.csv", "w", newline="") as file:
         csv.writer(file).writerows(rows)
     by_csv, by_folder = load_video_list(folder / "list.csv"), load_video_list(folder)
-    assert by_csv.paths.tolist() == by_folder.paths.tolist()
+    assert by_csv.paths == by_folder.paths
     assert by_csv.labels.tolist() == by_folder.labels.tolist()
 
 

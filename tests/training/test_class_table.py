@@ -3,13 +3,14 @@
 import numpy as np
 
 from lvt_ff.data import VideoList
+from lvt_ff.data.texts import Texts
 from lvt_ff.training.class_table import class_table
 
 
 def videos_of(*counts):
     labels = np.repeat(np.arange(len(counts)), counts)
     names = tuple(f"c{number}" for number in range(len(counts)))
-    return VideoList(np.array([f"{n}.mp4" for n in range(len(labels))]), labels, names)
+    return VideoList(Texts(f"{n}.mp4" for n in range(len(labels))), labels, names)
 
 
 def test_few_classes_have_a_line_each():
@@ -33,5 +34,5 @@ def test_many_classes_are_told_by_the_smallest_the_largest_and_the_empty():
 
 def test_long_names_do_not_fill_the_terminal():
     names = ("a" * 5000, "b")
-    videos = VideoList(np.array(["0.mp4", "1.mp4"]), np.array([0, 1]), names)
+    videos = VideoList(Texts(["0.mp4", "1.mp4"]), np.array([0, 1]), names)
     assert len(class_table(videos)) < 500
