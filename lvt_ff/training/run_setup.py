@@ -192,12 +192,12 @@ def _build_network(
     options: SimpleNamespace, start: str | Path, videos: VideoList
 ) -> tuple[LVTFFForVideoClassification, LVTFFVideoProcessor, str]:
     """The model as it starts, its processor with the run's sampling, and where it comes from."""
-    names = ("num_frames", "img_size", "drop_rate", "drop_path_rate")
-    fields = {name: getattr(options, name) for name in names}
-    fields = {name: value for name, value in fields.items() if value is not None}
+    # Rates may be the recipe's: fields that were named go before them.
+    fields = _given(options, "drop_rate", "drop_path_rate") | (options.model_args or {})
+    fields |= _given(options, "num_frames", "img_size")
     torch.manual_seed(options.seed)
     network, processor, origin = build_model(
-        start, videos.class_names, options.pretrained, **fields | (options.model_args or {})
+        start, videos.class_names, options.pretrained, **fields
     )
     check_rgb(network.config.in_chans)
     if not network.config.global_pool:
@@ -209,6 +209,10 @@ def _build_network(
     processor.sampling = options.sampling or processor.sampling
     processor.sampling_stride = options.sampling_stride or processor.sampling_stride
     return network, processor, origin
+
+
+def _given(options: SimpleNamespace, *names: str) -> dict[str, Any]:
+    return {name: getattr(options, name) for name in names if getattr(options, name) is not None}
 
 
 def _accelerator(options: SimpleNamespace) -> Accelerator:

@@ -378,7 +378,6 @@ def test_number_of_workers_changes_nothing(plain_run, videos, tmp_path):
         dict(lr_scaling="linear"),
         dict(lr_scaling="sqrt"),
         dict(drop_rate=0.1),
-        dict(drop_path_rate=0.5),
         dict(loss="bce"),
         dict(loss="asymmetric"),
         dict(balance="sampling"),
@@ -502,8 +501,8 @@ def test_a_run_begins_with_the_number_of_videos_of_each_class(videos, tmp_path, 
     test.mkdir()
     (test / "class 1").symlink_to(videos / "class 1")
     finetune(**dict(FAST, epochs=1), train_data=videos, eval_data=test, output_dir=tmp_path / "run")
-    start, videos_line, *table = capsys.readouterr().out.splitlines()[:8]
-    assert start.startswith("start: ")
+    start, recipe, videos_line, *table = capsys.readouterr().out.splitlines()[:9]
+    assert start.startswith("start: ") and recipe == "recipe: pretrained"
     assert videos_line.startswith("10 training videos of 2 classes; ")
     assert table == [
         "training  evaluation  class",
