@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 import re
 import zlib
 from collections.abc import Sequence
@@ -92,7 +93,7 @@ class VideoList:
 
     def fingerprint(self) -> str:
         """A short text that other videos, labels or classes change; the parent folder does not."""
-        names = ["/".join(Path(path).parts[-2:]) for path in self.paths]
+        names = ["/".join(path.rsplit(os.sep, 2)[-2:]) for path in self.paths]
         labels = map(str, self.labels) if self.labels.ndim == 1 else [_code(self.labels)]
         content = "\n".join([*names, *self.class_names, *labels])
         if self.spans is not None:
