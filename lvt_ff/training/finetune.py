@@ -9,7 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
 
-from lvt_ff.data import MAX_PIXELS, Decoder, OnDamage
+from lvt_ff.data import MAX_PIXELS, DataFormat, Decoder, Missing, OnDamage
 from lvt_ff.hub.push import check_login, push
 from lvt_ff.training.batch_size import LrScaling
 from lvt_ff.training.checkpoint import last_checkpoint
@@ -59,6 +59,12 @@ def finetune(
     output_dir: Path,
     *,
     eval_data: Path | None = None,
+    data_format: DataFormat = "auto",
+    video_root: Path | None = None,
+    eval_data_format: DataFormat | None = None,
+    eval_video_root: Path | None = None,
+    missing: Missing = "fail",
+    class_file: Path | None = None,
     recipe: Recipe = "auto",
     pretrained: bool | None = None,
     model_args: dict[str, Any] | None = None,
@@ -119,9 +125,19 @@ def finetune(
         model: Variant, such as lvt_ff_default, or lvt_ff_default.fb_in22k_ft_in1k with the tag of
             its weights (`lvt-ff models` lists them); model folder; or ORG/NAME[@REVISION] on the
             Hub.
-        train_data: Folder with one subfolder per class, or CSV file with the columns path,label.
+        train_data: Folder with one subfolder per class, or file that lists videos: CSV, TSV or JSON
+            with path and label (or labels; start and end), "path number" lines, or the files of
+            Something-Something V2, Kinetics or Charades.
         output_dir: Where the finished model folder goes; checkpoints lie in its checkpoints folder.
         eval_data: Like train_data; without it the last weights are kept, with it the best.
+        data_format: Format of train_data; auto recognises it.
+        video_root: Folder that listed videos lie in; that of the list if not given.
+        eval_data_format: Format of eval_data; as data_format if not given.
+        eval_video_root: Folder that videos of eval_data lie in; as video_root if not given.
+        missing: What is done with videos that are listed and not on disk: end here (fail), or leave
+            them out (skip).
+        class_file: File with the names of the classes in order, one a line or JSON, for lists that
+            have only numbers, or not all classes.
         recipe: Values of the options below that are not given. auto takes scratch for random
             weights, small for fewer than 500 videos, else pretrained; modern adds strong
             augmentation and averaged weights; ssv2, kinetics and charades are the authors'.

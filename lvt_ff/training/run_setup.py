@@ -171,13 +171,26 @@ def prepared_run(options: SimpleNamespace) -> Run:
 
 def _load_videos(options: SimpleNamespace, start: str | Path) -> tuple[VideoList, VideoList | None]:
     """Videos to train on and to evaluate, with the same classes in the same order."""
-    videos = load_video_list(options.train_data)
+    how = dict(missing=options.missing, class_file=options.class_file)
+    videos = load_video_list(
+        options.train_data,
+        data_format=options.data_format,
+        video_root=options.video_root,
+        **how,
+    )
     stored = stored_classes(start)
     if stored not in (None, videos.class_names) and set(stored) == set(videos.class_names):
         videos = videos.with_class_order(stored)  # as in the model's classifier
     if not options.eval_data:
         return videos, None
-    return videos, load_video_list(options.eval_data, videos.class_names)
+    eval_videos = load_video_list(
+        options.eval_data,
+        videos.class_names,
+        data_format=options.eval_data_format or options.data_format,
+        video_root=options.eval_video_root or options.video_root,
+        **how,
+    )
+    return videos, eval_videos
 
 
 def _starts_trained(options: SimpleNamespace) -> bool:
