@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lvt_ff.utils.errors import FrameSizeError, VideoReadError
 from lvt_ff.video import pool
-from lvt_ff.video.clip_buffer import MAX_PIXELS
+from lvt_ff.video.clip_buffer import MAX_PIXELS, Span, SpanError
 from lvt_ff.video.decoder_process import Died
 from lvt_ff.video.decoders import Refused
 from lvt_ff.video.encoder import Encoded, EncodeSettings
@@ -20,27 +20,27 @@ def reencode(
     video: VideoSource,
     target: Path,
     settings: EncodeSettings,
-    span: tuple[float, float] = (math.nan, math.nan),
+    span: Span | None = None,
     timeout_s: float = 60.0,
     max_pixels: int = MAX_PIXELS,
 ) -> Encoded:
     """Write a video, or a part of it, as MP4 with H.264, without sound.
 
-    All shown frames are kept, upright and in square pixels, at their times; frames of files that
-    have none are spaced evenly, 25 a second for pictures. The same video gives the same bytes.
+    All shown frames are kept, upright and in square pixels, at their times; pictures become 25
+    frames a second. The same video gives the same bytes.
 
     Args:
         video: see `read_clip`.
         target: the new file.
         settings: size, key frames and quality.
-        span: seconds of the first frame and behind the last one, counted from the video's first
-            frame; NaN for its own start or end.
+        span: see `read_clip`.
         timeout_s: without progress.
         max_pixels: of a frame of the original.
 
     Raises:
-        VideoReadError: the file cannot be read, has no frame in the span, or its decoder died.
+        VideoReadError: the file cannot be read, shows nothing within the span, or its decoder died.
     """
+    start, end = span or (None, None)
     with local_video(video) as path:
         problem = problem_of_file(path)
         if problem:
@@ -50,12 +50,12 @@ def reencode(
             path=os.path.abspath(path),
             target=os.path.abspath(target),
             settings=settings._asdict(),
-            span=[None if math.isnan(second) else second for second in span],
+            span=[None if time is None or math.isnan(time) else time for time in (start, end)],
             max_pixels=max_pixels,
         )
         try:
             return Encoded(*pool.request(message, lambda total: [], timeout_s)["encoded"])
         except FrameSizeError as error:
             raise FrameSizeError(f"Cannot read video {path!r}: {error}") from error
-        except (Refused, Died) as error:
+        except (Refused, Died, SpanError) as error:
             raise VideoReadError(f"Cannot read video {path!r}: {error}.") from error

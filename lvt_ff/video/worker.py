@@ -121,7 +121,7 @@ def _encode(caller: _Caller, request: dict) -> None:
         request["path"],
         request["target"],
         EncodeSettings(**request["settings"]),
-        tuple(math.nan if second is None else second for second in request["span"]),
+        tuple(request["span"]),
         request["max_pixels"],
         caller.progress,
     )

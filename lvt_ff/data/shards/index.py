@@ -30,8 +30,11 @@ class ShardIndex:
         offset, size: bytes of each video in its tar file, (n,) int64.
         members: what each is called in its tar file.
         names: what each is called in messages and tables.
-        labels: see `VideoList`.
+        labels: class numbers (m,), of all videos.
+        rows: places of videos (m,), ascending: whose label each is.
+        multi: a video may have several labels, or none.
         class_names: in order.
+        official: they are all classes of the data set in its own order, not those that occur.
         frames: of each video, (n,) int32; -1 where it is not known.
         seconds: of each video, (n,) float64; NaN where it is not known.
         is_prepared: written with the shards, not found by looking through them.
@@ -45,7 +48,10 @@ class ShardIndex:
     members: Texts
     names: Texts
     labels: np.ndarray
+    rows: np.ndarray
+    multi: bool
     class_names: tuple[str, ...]
+    official: bool
     frames: np.ndarray
     seconds: np.ndarray
     is_prepared: bool = field(default=False)
@@ -78,7 +84,7 @@ def write_index(path: Path, index: ShardIndex) -> None:
         shard=pyarrow.DictionaryArray.from_arrays(index.shard, list(index.shards)),
         offset=index.offset,
         size=index.size,
-        **_label_column(pyarrow, index.labels),
+        **_label_column(pyarrow, index),
         name=pyarrow.array(_utf8(index.names), pyarrow.string()),
         member=pyarrow.array(_utf8(index.members), pyarrow.string()),
         frames=index.frames,
@@ -87,9 +93,10 @@ def write_index(path: Path, index: ShardIndex) -> None:
     about = dict(
         version=1,
         class_names=index.class_names,
+        official=index.official,
         shards=dict(zip(index.shards, index.shard_bytes, strict=True)),
         is_prepared=index.is_prepared,
-        task=_task(index.labels),
+        multi=index.multi,
     )
     table = pyarrow.table(columns).replace_schema_metadata({_KEY: json.dumps(about).encode()})
     with atomic_file(path) as partial:
@@ -107,6 +114,7 @@ def read_index(path: Path) -> ShardIndex:
         file = parquet.ParquetFile(path)
         about = json.loads(file.schema_arrow.metadata[_KEY])
         shards = tuple(about["shards"])
+        labels, rows = _labels(file, about["multi"])
         index = ShardIndex(
             shards=shards,
             shard_bytes=tuple(about["shards"].values()),
@@ -115,8 +123,11 @@ def read_index(path: Path) -> ShardIndex:
             size=_numbers(file, "size"),
             members=_texts(pyarrow, file, "member"),
             names=_texts(pyarrow, file, "name"),
-            labels=_labels(file, about["task"], len(about["class_names"])),
+            labels=labels,
+            rows=rows,
+            multi=about["multi"],
             class_names=tuple(about["class_names"]),
+            official=about["official"],
             frames=_numbers(file, "frames"),
             seconds=_numbers(file, "seconds"),
             is_prepared=about["is_prepared"],
@@ -130,31 +141,22 @@ def read_index(path: Path) -> ShardIndex:
     return index
 
 
-def _task(labels: np.ndarray) -> str:
-    if labels.ndim == 2:
-        return "multi_label"
-    return "value" if labels.dtype.kind == "f" else "single_label"
+def _label_column(pyarrow: Any, index: ShardIndex) -> dict[str, Any]:
+    if not index.multi:
+        return dict(label=index.labels)
+    ends = np.searchsorted(index.rows, np.arange(len(index) + 1)).astype(np.int32)
+    labels = pyarrow.array(index.labels.astype(np.int32))
+    return dict(labels=pyarrow.ListArray.from_arrays(pyarrow.array(ends), labels))
 
 
-def _label_column(pyarrow: Any, labels: np.ndarray) -> dict[str, Any]:
-    if labels.ndim == 1:
-        return dict(label=labels)
-    ends = np.concatenate([[0], np.cumsum((labels != 0).sum(axis=1))]).astype(np.int32)
-    numbers = np.nonzero(labels)[1].astype(np.int32)
-    return dict(labels=pyarrow.ListArray.from_arrays(ends, numbers))
-
-
-def _labels(file: Any, task: str, num_classes: int) -> np.ndarray:
-    if task != "multi_label":
-        return _numbers(file, "label")
-    labels = np.zeros((file.metadata.num_rows, num_classes), dtype=np.int64)
-    row = 0
-    for column in _columns(file, "labels"):
-        counts = column.value_lengths().to_numpy()
-        rows = np.repeat(np.arange(row, row + len(column)), counts)
-        labels[rows, column.flatten().to_numpy()] = 1
-        row += len(column)
-    return labels
+def _labels(file: Any, multi: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Class numbers, and whose each is."""
+    if not multi:
+        return _numbers(file, "label"), np.arange(file.metadata.num_rows)
+    columns = list(_columns(file, "labels"))
+    counts = [column.value_lengths().to_numpy() for column in columns]
+    labels = [column.flatten().to_numpy().astype(np.int64) for column in columns]
+    return _joined(labels), np.repeat(np.arange(file.metadata.num_rows), _joined(counts))
 
 
 def _columns(file: Any, name: str) -> Iterable[Any]:
@@ -162,10 +164,11 @@ def _columns(file: Any, name: str) -> Iterable[Any]:
 
 
 def _numbers(file: Any, name: str) -> np.ndarray:
-    return np.concatenate(
-        [np.zeros(0, np.int64), *(column.to_numpy() for column in _columns(file, name))][1:]
-        or [np.zeros(0, np.int64)]
-    )
+    return _joined([column.to_numpy() for column in _columns(file, name)])
+
+
+def _joined(parts: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate(parts) if parts else np.zeros(0, np.int64)
 
 
 def _shard_numbers(file: Any, shards: tuple[str, ...]) -> np.ndarray:
@@ -175,7 +178,7 @@ def _shard_numbers(file: Any, shards: tuple[str, ...]) -> np.ndarray:
         column = column if hasattr(column, "dictionary") else column.dictionary_encode()
         here = np.array([number[name] for name in column.dictionary.to_pylist()], np.int32)
         parts.append(here[column.indices.to_numpy()])
-    return np.concatenate(parts or [np.zeros(0, np.int32)])
+    return _joined(parts)
 
 
 def _texts(pyarrow: Any, file: Any, name: str) -> Texts:

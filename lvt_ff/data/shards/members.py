@@ -2,13 +2,21 @@
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from lvt_ff.data.video_files import VIDEO_SUFFIXES
 from lvt_ff.utils.short_text import shortened
 
-__all__ = ["LABEL_ENDINGS", "Sample", "described", "key_and_ending", "read_label"]
+__all__ = [
+    "LABEL_ENDINGS",
+    "Sample",
+    "described",
+    "is_video_ending",
+    "key_and_ending",
+    "read_label",
+]
 
 LABEL_ENDINGS = ("json", "cls", "txt")  # in this order where a video has several
 _NUMBER_KEYS = ("label", "cls", "class_id", "target")
@@ -24,6 +32,7 @@ class Sample:
         offset, size: its bytes.
         labels: numbers or names of its classes.
         class_names: of those, where numbers have names too.
+        multi: it may have several, or none.
         name: what it was called before.
         frames, seconds: of it; -1 and NaN where nothing says.
     """
@@ -31,9 +40,9 @@ class Sample:
     member: str
     offset: int
     size: int
-    labels: tuple[int | float | str, ...] = ()
+    labels: tuple[int | str, ...] = ()
     class_names: tuple[str, ...] = ()
-    is_multi_label: bool = False
+    multi: bool = False
     name: str | None = None
     frames: int = -1
     seconds: float = float("nan")
@@ -51,14 +60,13 @@ def is_video_ending(ending: str) -> bool:
     return "." + ending.rpartition(".")[2] in VIDEO_SUFFIXES
 
 
-def described(label: Any, class_names: Any, **more: Any) -> bytes:
-    """The content of a video's JSON member."""
-    if isinstance(label, list):
-        said = dict(labels=label, class_names=class_names)
-    elif class_names is None:
-        said = dict(value=label)
+def described(labels: Sequence[int], class_names: Sequence[str], multi: bool, **more: Any) -> bytes:
+    """The content of a video's JSON member: numbers and names of its classes, and what else."""
+    names = [class_names[label] for label in labels]
+    if multi:
+        said = dict(labels=list(labels), class_names=names)
     else:
-        said = dict(label=label, class_name=class_names)
+        said = dict(label=labels[0], class_name=names[0])
     return json.dumps(said | more).encode()
 
 
@@ -77,15 +85,12 @@ def read_label(sample: Sample, ending: str, content: bytes) -> None:
     sample.name = said.get("name", sample.name)
     sample.frames = int(said.get("frames", -1))
     sample.seconds = float(said.get("seconds", "nan"))
-    if isinstance(said.get("value"), int | float):
-        sample.labels = (float(said["value"]),)
-    elif isinstance(said.get("labels"), list):
-        sample.labels, sample.is_multi_label = tuple(said["labels"]), True
+    if isinstance(said.get("labels"), list):
+        sample.labels, sample.multi = tuple(said["labels"]), True
         sample.class_names = tuple(said.get("class_names", ()))
     else:
         _read_one(sample, said)
-    known = all(isinstance(label, int | float | str) for label in sample.labels)
-    if not known:
+    if not all(isinstance(label, int | str) for label in sample.labels):
         raise ValueError(f"labels {shortened(str(list(sample.labels)), 80)}")
 
 

@@ -1,15 +1,13 @@
-"""A folder of tar shards, or a single one, as a list of videos."""
+"""The index of a folder of tar shards, or of a single one, as it is or newly made."""
 
 import logging
 from pathlib import Path
 
 from lvt_ff.data.shards.index import INDEX_NAME, ShardIndex, read_index, write_index
 from lvt_ff.data.shards.scan import scan_shards
-from lvt_ff.data.shards.store import ShardStore
-from lvt_ff.data.video_list import VideoList
 from lvt_ff.utils.short_text import counted, listed
 
-__all__ = ["UNFINISHED", "is_shards", "open_shards"]
+__all__ = ["UNFINISHED", "is_shards", "open_index"]
 
 _logger = logging.getLogger(__name__)
 
@@ -24,10 +22,10 @@ def is_shards(source: Path) -> bool:
     return source.suffix == _SUFFIX and source.is_file()
 
 
-def open_shards(source: Path) -> VideoList:
+def open_index(source: Path) -> ShardIndex:
     """The videos of a folder of tar shards.
 
-    An index is made where there is none, or where tar files came, went or changed since it was
+    It is made where there is none, or where tar files came, went or changed since it was
     made; it is kept in the folder if that can be written to.
 
     Args:
@@ -37,18 +35,13 @@ def open_shards(source: Path) -> VideoList:
         ValueError: see `scan_shards`; or `prepare-data` has not come to its end.
     """
     if source.is_file():
-        return _videos(source.parent, scan_shards([source]))
+        return scan_shards([source])
     if (source / UNFINISHED).is_dir():
         raise ValueError(
             f"{source} is not complete: run the command prepare-data that makes it again, and it "
             "goes on where it ended."
         )
-    return _videos(source, _index(source))
-
-
-def _videos(folder: Path, index: ShardIndex) -> VideoList:
-    store = ShardStore.of_index(folder, index)
-    return VideoList(index.names, index.labels, index.class_names, store=store)
+    return _index(source)
 
 
 def _index(folder: Path) -> ShardIndex:

@@ -19,21 +19,16 @@ from lvt_ff.data.texts import Texts
 from lvt_ff.utils.progress import progress_bar
 from lvt_ff.utils.short_text import counted, shortened
 
-__all__ = ["index_of_samples", "read_samples", "scan_shards"]
+__all__ = ["read_samples", "scan_shards"]
 
 _logger = logging.getLogger(__name__)
 
 
-def scan_shards(
-    files: Sequence[Path], class_names: tuple[str, ...] | None = None, is_prepared: bool = False
-) -> ShardIndex:
+def scan_shards(files: Sequence[Path]) -> ShardIndex:
     """Find the videos of tar files, and their labels in the members beside them.
 
     Args:
         files: of one folder.
-        class_names: of the numbers that are labels; None takes those that the members say, or else
-            the numbers themselves.
-        is_prepared: see `ShardIndex`.
 
     Raises:
         ValueError: a tar file that is compressed or none, a video without a label, or no video.
@@ -49,7 +44,7 @@ def scan_shards(
             "must be called KEY.mp4 (or another ending of a video), with the label in KEY.json, "
             "KEY.cls or KEY.txt beside it."
         )
-    return index_of_samples(found, class_names, is_prepared)
+    return _index(found)
 
 
 def read_samples(file: Path) -> list[Sample]:
@@ -100,18 +95,14 @@ def _label(file: Path, key: str, sample: Sample, beside: dict[str, bytes]) -> No
     )
 
 
-def index_of_samples(
-    found: Sequence[tuple[str, int, list[Sample]]],
-    class_names: tuple[str, ...] | None,
-    is_prepared: bool,
-) -> ShardIndex:
-    """The index of videos by shard: name, bytes and samples of each.
+def _index(found: Sequence[tuple[str, int, list[Sample]]]) -> ShardIndex:
+    """The index of shards: name, bytes and videos of each.
 
     Raises:
-        ValueError: labels of several kinds, or class numbers without a name.
+        ValueError: labels of several kinds, or a number below 0.
     """
     samples = [sample for _, _, samples in found for sample in samples]
-    labels, names = _labels(samples, class_names)
+    labels, rows, names, official = _labels(samples)
     places = [
         f"{shard}/{sample.member}" if sample.name is None else sample.name
         for shard, _, samples in found
@@ -126,56 +117,46 @@ def index_of_samples(
         members=Texts(sample.member for sample in samples),
         names=Texts(places),
         labels=labels,
+        rows=rows,
+        multi=any(sample.multi for sample in samples),
         class_names=names,
+        official=official,
         frames=np.array([sample.frames for sample in samples], np.int32),
         seconds=np.array([sample.seconds for sample in samples], np.float64),
-        is_prepared=is_prepared,
     )
 
 
 def _labels(
-    samples: Sequence[Sample], class_names: tuple[str, ...] | None
-) -> tuple[np.ndarray, tuple[str, ...]]:
+    samples: Sequence[Sample],
+) -> tuple[np.ndarray, np.ndarray, tuple[str, ...], bool]:
+    """Class numbers, whose each is, the names of the classes, and whether numbers have names."""
     kinds = {type(label) for sample in samples for label in sample.labels}
     if len(kinds) > 1:
         raise ValueError(
-            f"The labels of the shards are of several kinds ({', '.join(_names_of(kinds))}): use "
-            "numbers or names throughout."
+            "The labels of the shards are numbers and names: use one of the two throughout."
         )
-    if kinds == {float}:
-        return np.array([sample.labels[0] for sample in samples]), class_names or ("value",)
-    names = class_names or _class_names(samples, kinds)
-    number = {name: index for index, name in enumerate(names)}
-    rows = [
-        [number.get(label, -1) if isinstance(label, str) else label for label in sample.labels]
-        for sample in samples
-    ]
-    for sample, row in zip(samples, rows, strict=True):
-        if not all(0 <= label < len(names) for label in row):
-            raise ValueError(
-                f"{shortened(sample.member)} has the label {shortened(str(sample.labels), 80)}, "
-                f"which is none of the {counted(len(names), 'class', 'classes')}."
-            )
-    if not any(sample.is_multi_label for sample in samples):
-        return np.array([row[0] for row in rows], np.int64), names
-    labels = np.zeros((len(samples), len(names)), np.int64)
-    for index, row in enumerate(rows):
-        labels[index, row] = 1
-    return labels, names
-
-
-def _class_names(samples: Sequence[Sample], kinds: set[type]) -> tuple[str, ...]:
-    """As the members have them: by number, else sorted."""
     if kinds == {str}:
-        return tuple(sorted({label for sample in samples for label in sample.labels}))
+        names = sorted({label for sample in samples for label in sample.labels})
+    else:
+        names = _names_of_numbers(samples)
+    number = {name: index for index, name in enumerate(names)} if kinds == {str} else {}
+    labels, rows = [], []
+    for row, sample in enumerate(samples):
+        for label in sample.labels:
+            labels.append(number.get(label, label))
+            rows.append(row)
+    official = not number and any(sample.class_names for sample in samples)
+    return np.array(labels, np.int64), np.array(rows, np.int64), tuple(names), official
+
+
+def _names_of_numbers(samples: Sequence[Sample]) -> list[str]:
+    """Names of classes by number, as the members have them, else the numbers."""
     numbers = {label for sample in samples for label in sample.labels}
-    names = {number: str(number) for number in range(max(numbers, default=-1) + 1)}
+    if min(numbers, default=0) < 0:
+        raise ValueError(f"The shards have the label {min(numbers)}: class numbers begin at 0.")
+    names = [str(number) for number in range(max(numbers, default=-1) + 1)]
     for sample in samples:
         if len(sample.class_names) == len(sample.labels):
-            names.update(zip(sample.labels, sample.class_names, strict=True))
-    return tuple(names[number] for number in sorted(names))
-
-
-def _names_of(kinds: set[type]) -> list[str]:
-    words = {int: "numbers", float: "numbers with a point", str: "names"}
-    return sorted(words[kind] for kind in kinds)
+            for label, name in zip(sample.labels, sample.class_names, strict=True):
+                names[label] = name
+    return names

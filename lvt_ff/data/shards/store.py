@@ -51,9 +51,7 @@ class ShardStore:
     @classmethod
     def of_index(cls, folder: Path, index: ShardIndex) -> "ShardStore":
         """All videos of an index."""
-        return cls(
-            folder, index.shards, index.shard, index.offset, index.size, index.members
-        )
+        return cls(folder, index.shards, index.shard, index.offset, index.size, index.members)
 
     def source(self, index: int) -> VideoSource:
         """A video's bytes.
@@ -68,9 +66,7 @@ class ShardStore:
         try:
             content = _read(path, int(self._offset[index]) - _HEADER, _HEADER + size)
         except OSError as error:
-            raise VideoReadError(
-                f"Cannot read video {name}: {error.strerror or error}."
-            ) from error
+            raise VideoReadError(f"Cannot read video {name}: {error.strerror or error}.") from error
         problem = _problem(content, member, size)
         if problem:
             raise VideoReadError(
