@@ -17,7 +17,7 @@ from lvt_ff.data.transforms import EvalTransform, TrainTransform
 from lvt_ff.data.video_list import VideoList
 from lvt_ff.utils.errors import VideoReadError
 from lvt_ff.video.clip_buffer import MAX_PIXELS
-from lvt_ff.video.reader import OnDamage, read_frames, warn_of_damage
+from lvt_ff.video.reader import OnDamage, ReadClip, read_frames, warn_of_damage
 from lvt_ff.video.sources import VideoSource
 
 __all__ = [
@@ -32,6 +32,10 @@ _REPLACEMENTS = 10  # clips tried in place of one that cannot be read
 
 class TrainDataset(Dataset):
     """Random clips; a file that cannot be read is replaced by another, damage is reported.
+
+    The label of an item is a class number or a number, or where a video may have several labels an
+    array (K,), in which labels that hold during a part of the video only count for the clips that
+    show some of it.
 
     Args:
         videos: what to draw from.
@@ -76,7 +80,12 @@ class TrainDataset(Dataset):
             before = rng.bit_generator.state
             choose = partial(self._choose, rng, before)
             try:
-                clip = read_frames(self.videos.source(index), choose, **self.read_options)
+                clip = read_frames(
+                    self.videos.source(index),
+                    choose,
+                    span=self.videos.span(index),
+                    **self.read_options,
+                )
             except VideoReadError as error:
                 failures.append((self.videos.paths[index], str(error)))
                 rng.bit_generator.state = before  # whether frames were chosen or not
@@ -84,13 +93,21 @@ class TrainDataset(Dataset):
                 continue
             return dict(
                 clip=self.transform(clip.frames, rng),
-                label=int(self.videos.labels[index]),
+                label=self._label(index, clip),
                 failures=failures,
                 damage=_damage(self.videos.paths[index], clip.damage),
             )
         raise VideoReadError(
             f"{_REPLACEMENTS} videos in a row could not be read; the last: {failures[-1][1]}"
         )
+
+    def _label(self, index: int, clip: ReadClip) -> int | float | np.ndarray:
+        labels, spans = self.videos.labels[index], self.videos.label_spans
+        if spans is not None and clip.seconds is not None:
+            shown = np.zeros_like(labels)
+            shown[spans.within(index, *clip.seconds)] = 1
+            return shown
+        return labels if labels.ndim else labels.item()
 
     def _choose(self, rng: np.random.Generator, before: dict, total: int) -> np.ndarray:
         """Frame numbers; leaves `rng` as one call does, however often it is called."""
@@ -146,6 +163,7 @@ class EvalDataset(Dataset):
                 self.transform,
                 self.clip_options,
                 self.num_crops,
+                span=self.videos.span(index),
                 **self.read_options,
             )
         except VideoReadError as error:

@@ -1,0 +1,19 @@
+"""What holds videos that are no files of their own."""
+
+from typing import Protocol
+
+import numpy as np
+
+from lvt_ff.video.sources import VideoSource
+
+__all__ = ["VideoStore"]
+
+
+class VideoStore(Protocol):
+    """Videos that are no files of their own: parts of larger files, by their place in a list."""
+
+    def source(self, index: int) -> VideoSource:
+        """What a reader takes for a video; raises VideoReadError where it cannot be had."""
+
+    def take(self, indices: np.ndarray) -> "VideoStore":
+        """These videos, in this order."""
