@@ -91,7 +91,7 @@ def encode(
         raise Refused("; ".join([*reasons, *error.args])) from error
     finally:
         writer.close()
-    return Encoded(writer.num_written, writer.seconds, damage)
+    return Encoded(writer.num_written, writer.length_s, damage)
 
 
 class _Writer(ClipBuffer):
@@ -108,7 +108,7 @@ class _Writer(ClipBuffer):
         super().__init__(range, max_pixels, progress=progress, span=span)
         self._target, self._settings = target, settings
         self._container = self._stream = self._reformatter = None
-        self.num_written, self.seconds = 0, 0.0
+        self.num_written, self.length_s = 0, 0.0
 
     def choose(self, total: int, seconds: np.ndarray | None = None, sure: bool = True) -> None:
         """Begin, or begin anew."""
@@ -117,7 +117,7 @@ class _Writer(ClipBuffer):
         super().choose(total, seconds, sure)
         self._ticks = _ticks(total, seconds)
         first, end = self._window
-        self.seconds = float(self._ticks[end] - self._ticks[first]) / _TICKS
+        self.length_s = float(self._ticks[end] - self._ticks[first]) / _TICKS
 
     def confirm(self, total: int, seconds: np.ndarray | None) -> bool:
         """Whether all frames were written at these times."""
@@ -149,7 +149,7 @@ class _Writer(ClipBuffer):
         # Not this machine's versions and clock, so that the same video gives the same bytes.
         options = {"fflags": "+bitexact"}
         self._container = av.open(self._target, "w", format="mp4", options=options)
-        rate = Fraction(self.total / self.seconds).limit_denominator(1001)
+        rate = Fraction(self.total / self.length_s).limit_denominator(1001)
         self._stream = self._container.add_stream(
             "libx264",
             rate=max(rate, Fraction(1)),

@@ -73,6 +73,11 @@ class Converter:
         except VideoReadError as error:
             return Ready(row, problem=str(error))
 
+    def forget(self, ready: Ready) -> None:
+        """Delete what was kept of a video until it was in a shard."""
+        if self._settings is not None:
+            ready.content.unlink()
+
     def _copy(self, row: int, source: VideoSource) -> Ready:
         name = source if isinstance(source, str | os.PathLike) else getattr(source, "name", "")
         if os.path.isdir(name):
@@ -93,12 +98,11 @@ class Converter:
 
     def _encode(self, row: int, source: VideoSource) -> Ready:
         target = self._folder / f"{row}.mp4"
-        spans = self._videos.spans
         encoded = reencode(
             source,
             target,
             self._settings,
-            None if spans is None else tuple(spans[row].tolist()),
+            self._videos.span(row),
             max_pixels=self._read_options["max_pixels"],
         )
         if encoded.damage and self._read_options["on_damage"] == "raise":

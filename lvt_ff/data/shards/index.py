@@ -16,6 +16,7 @@ __all__ = ["INDEX_NAME", "ShardIndex", "import_pyarrow", "read_index", "write_in
 
 INDEX_NAME = "index.parquet"
 _KEY = b"lvt_ff"  # of what the file says of all rows, as JSON
+_SPAN_COLUMNS = ("starts", "ends")  # of the labels of a video
 _ROWS = 50_000  # that are read at a time: few, or their memory adds up
 
 
@@ -32,6 +33,7 @@ class ShardIndex:
         names: what each is called in messages and tables.
         labels: class numbers (m,), of all videos.
         rows: places of videos (m,), ascending: whose label each is.
+        label_spans: from when to when a label holds, in seconds (m, 2); None for all the time.
         multi: a video may have several labels, or none.
         class_names: in order.
         official: they are all classes of the data set in its own order, not those that occur.
@@ -49,6 +51,7 @@ class ShardIndex:
     names: Texts
     labels: np.ndarray
     rows: np.ndarray
+    label_spans: np.ndarray | None
     multi: bool
     class_names: tuple[str, ...]
     official: bool
@@ -84,7 +87,7 @@ def write_index(path: Path, index: ShardIndex) -> None:
         shard=pyarrow.DictionaryArray.from_arrays(index.shard, list(index.shards)),
         offset=index.offset,
         size=index.size,
-        **_label_column(pyarrow, index),
+        **_label_columns(pyarrow, index),
         name=pyarrow.array(_utf8(index.names), pyarrow.string()),
         member=pyarrow.array(_utf8(index.members), pyarrow.string()),
         frames=index.frames,
@@ -115,6 +118,7 @@ def read_index(path: Path) -> ShardIndex:
         about = json.loads(file.schema_arrow.metadata[_KEY])
         shards = tuple(about["shards"])
         labels, rows = _labels(file, about["multi"])
+        spans = _label_spans(file) if _SPAN_COLUMNS[0] in file.schema_arrow.names else None
         index = ShardIndex(
             shards=shards,
             shard_bytes=tuple(about["shards"].values()),
@@ -125,6 +129,7 @@ def read_index(path: Path) -> ShardIndex:
             names=_texts(pyarrow, file, "name"),
             labels=labels,
             rows=rows,
+            label_spans=spans,
             multi=about["multi"],
             class_names=tuple(about["class_names"]),
             official=about["official"],
@@ -141,22 +146,35 @@ def read_index(path: Path) -> ShardIndex:
     return index
 
 
-def _label_column(pyarrow: Any, index: ShardIndex) -> dict[str, Any]:
+def _label_columns(pyarrow: Any, index: ShardIndex) -> dict[str, Any]:
     if not index.multi:
         return dict(label=index.labels)
     ends = np.searchsorted(index.rows, np.arange(len(index) + 1)).astype(np.int32)
-    labels = pyarrow.array(index.labels.astype(np.int32))
-    return dict(labels=pyarrow.ListArray.from_arrays(pyarrow.array(ends), labels))
+    columns = dict(labels=index.labels.astype(np.int32))
+    if index.label_spans is not None:
+        columns.update(zip(_SPAN_COLUMNS, np.ascontiguousarray(index.label_spans.T), strict=True))
+    return {
+        name: pyarrow.ListArray.from_arrays(pyarrow.array(ends), pyarrow.array(values))
+        for name, values in columns.items()
+    }
 
 
 def _labels(file: Any, multi: bool) -> tuple[np.ndarray, np.ndarray]:
     """Class numbers, and whose each is."""
     if not multi:
         return _numbers(file, "label"), np.arange(file.metadata.num_rows)
-    columns = list(_columns(file, "labels"))
-    counts = [column.value_lengths().to_numpy() for column in columns]
-    labels = [column.flatten().to_numpy().astype(np.int64) for column in columns]
-    return _joined(labels), np.repeat(np.arange(file.metadata.num_rows), _joined(counts))
+    counts = [column.value_lengths().to_numpy() for column in _columns(file, "labels")]
+    labels = _members(file, "labels").astype(np.int64)
+    return labels, np.repeat(np.arange(file.metadata.num_rows), _joined(counts))
+
+
+def _label_spans(file: Any) -> np.ndarray:
+    return np.stack([_members(file, name) for name in _SPAN_COLUMNS], axis=1)
+
+
+def _members(file: Any, name: str) -> np.ndarray:
+    """What the lists of a column hold, one after the other."""
+    return _joined([column.flatten().to_numpy() for column in _columns(file, name)])
 
 
 def _columns(file: Any, name: str) -> Iterable[Any]:

@@ -33,6 +33,7 @@ class Sample:
         labels: numbers or names of its classes.
         class_names: of those, where numbers have names too.
         multi: it may have several, or none.
+        spans: from when to when each label holds, in seconds, if not all the time.
         name: what it was called before.
         frames, seconds: of it; -1 and NaN where nothing says.
     """
@@ -43,6 +44,7 @@ class Sample:
     labels: tuple[int | str, ...] = ()
     class_names: tuple[str, ...] = ()
     multi: bool = False
+    spans: tuple[tuple[float, float], ...] | None = None
     name: str | None = None
     frames: int = -1
     seconds: float = float("nan")
@@ -60,13 +62,21 @@ def is_video_ending(ending: str) -> bool:
     return "." + ending.rpartition(".")[2] in VIDEO_SUFFIXES
 
 
-def described(labels: Sequence[int], class_names: Sequence[str], multi: bool, **more: Any) -> bytes:
+def described(
+    labels: Sequence[int],
+    class_names: Sequence[str],
+    multi: bool,
+    spans: Sequence[Sequence[float]] | None = None,
+    **more: Any,
+) -> bytes:
     """The content of a video's JSON member: numbers and names of its classes, and what else."""
     names = [class_names[label] for label in labels]
     if multi:
         said = dict(labels=list(labels), class_names=names)
     else:
         said = dict(label=labels[0], class_name=names[0])
+    if spans is not None:
+        said["label_spans"] = spans
     return json.dumps(said | more).encode()
 
 
@@ -88,6 +98,9 @@ def read_label(sample: Sample, ending: str, content: bytes) -> None:
     if isinstance(said.get("labels"), list):
         sample.labels, sample.multi = tuple(said["labels"]), True
         sample.class_names = tuple(said.get("class_names", ()))
+        spans = said.get("label_spans")
+        if spans is not None:
+            sample.spans = tuple((float(start), float(end)) for start, end in spans)
     else:
         _read_one(sample, said)
     if not all(isinstance(label, int | str) for label in sample.labels):

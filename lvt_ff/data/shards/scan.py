@@ -87,7 +87,7 @@ def _label(file: Path, key: str, sample: Sample, beside: dict[str, bytes]) -> No
         try:
             read_label(sample, ending, beside[ending])
             return
-        except (ValueError, UnicodeDecodeError) as error:
+        except (TypeError, ValueError) as error:
             problem = f"{ending}: {error}"
     raise ValueError(
         f"{file} has no label for {shortened(sample.member)} ({problem}): put a class number into "
@@ -118,6 +118,7 @@ def _index(found: Sequence[tuple[str, int, list[Sample]]]) -> ShardIndex:
         names=Texts(places),
         labels=labels,
         rows=rows,
+        label_spans=_label_spans(samples),
         multi=any(sample.multi for sample in samples),
         class_names=names,
         official=official,
@@ -147,6 +148,12 @@ def _labels(
             rows.append(row)
     official = not number and any(sample.class_names for sample in samples)
     return np.array(labels, np.int64), np.array(rows, np.int64), tuple(names), official
+
+
+def _label_spans(samples: Sequence[Sample]) -> np.ndarray | None:
+    if any(len(sample.spans or ()) != len(sample.labels) for sample in samples):
+        return None
+    return np.array([span for sample in samples for span in sample.spans or ()]).reshape(-1, 2)
 
 
 def _names_of_numbers(samples: Sequence[Sample]) -> list[str]:
