@@ -1,6 +1,5 @@
 """Videos read from tar shards by their place, whichever order they are asked for in."""
 
-import io
 import os
 import tarfile
 from pathlib import Path
@@ -9,20 +8,13 @@ import numpy as np
 
 from lvt_ff.data.shards.index import ShardIndex
 from lvt_ff.data.texts import Texts
+from lvt_ff.data.video_store import NamedBytes
 from lvt_ff.utils.errors import VideoReadError
 from lvt_ff.video.sources import VideoSource
 
 __all__ = ["ShardStore"]
 
 _HEADER = tarfile.BLOCKSIZE  # bytes before a member, which say what it is
-
-
-class _Member(io.BytesIO):
-    """A video's bytes, with the name that messages have for it."""
-
-    def __init__(self, content: memoryview, name: str):
-        super().__init__(content)
-        self.name = name
 
 
 class ShardStore:
@@ -73,7 +65,7 @@ class ShardStore:
                 f"Cannot read video {name}: {problem}, so that it is not the tar file that the "
                 "index was made of. Fetch or prepare it again."
             )
-        return _Member(content[_HEADER:], name)
+        return NamedBytes(content[_HEADER:], name)
 
     def take(self, indices: np.ndarray) -> "ShardStore":
         """These videos, in this order."""
