@@ -13,14 +13,15 @@ from torch.utils.data import DataLoader, Subset
 
 from lvt_ff.data import (
     MAX_PIXELS,
+    DataFormat,
     Decoder,
     EvalDataset,
+    Missing,
     OnDamage,
     VideoList,
     collate,
     load_video_list,
 )
-from lvt_ff.data.video_list import load_multi_label_list, load_value_list
 from lvt_ff.hf import LVTFFConfig, LVTFFVideoProcessor
 from lvt_ff.hf.scores import score_function, scores_from_logits
 from lvt_ff.hub.model_folder import load_folder
@@ -150,19 +151,18 @@ def _measures(scores: np.ndarray, videos: VideoList, function: str) -> dict[str,
     return dict(mean_average_precision=float(mean))
 
 
-def _load_data(data: Path, config: LVTFFConfig) -> VideoList:
+_TASKS = {"softmax": "single", "sigmoid": "multi", "none": "regression"}
+
+
+def _load_data(data: Path, config: LVTFFConfig, **how) -> VideoList:
     """What a model is evaluated on, by the kind of problem that it was trained for."""
-    function, names = score_function(config), config.class_names
-    if function == "softmax":
-        return load_video_list(data, names)
-    if function == "sigmoid":
-        return load_multi_label_list(data, names)
-    if len(names) != 1:
+    task, names = _TASKS[score_function(config)], config.class_names
+    if task == "regression" and len(names) != 1:
         raise ValueError(
             f"The model predicts {len(names)} numbers for a video: a list of videos has only one "
             "for each, so that only models of one can be evaluated."
         )
-    return load_value_list(data, names[0])
+    return load_video_list(data, names, task=task, **how)
 
 
 @command(
@@ -176,6 +176,10 @@ def _load_data(data: Path, config: LVTFFConfig) -> VideoList:
 def evaluate(
     model: str,
     data: Path,
+    data_format: DataFormat = "auto",
+    video_root: Path | None = None,
+    missing: Missing = "fail",
+    class_file: Path | None = None,
     clips: PositiveInt = 1,
     crops: PositiveInt = 1,
     output_dir: Path | None = None,
@@ -191,13 +195,20 @@ def evaluate(
 
     Scores are averaged over all views of a video. Videos that cannot be read count as wrong and are
     listed. By the model's `problem_type` other figures take the place of accuracy: average
-    precision for several labels a video (multi_label_classification; a video with several has a
-    line in the CSV file for each), and mean absolute and root mean square error for numbers
-    (regression; labels in the CSV file are numbers, videos that cannot be read are left out).
+    precision for several labels a video (multi_label_classification; a list has a column labels for
+    them, or a line for each), and mean absolute and root mean square error for numbers (regression;
+    labels are numbers, videos that cannot be read are left out).
 
     Args:
         model: Model folder, or ORG/NAME[@REVISION] on the Hub.
-        data: Folder with one subfolder per class, or CSV file with the columns path,label.
+        data: Folder with one subfolder per class, or file that lists videos: CSV, TSV or JSON with
+            path and label (or labels; start and end), "path number" lines, or the files of
+            Something-Something V2, Kinetics or Charades.
+        data_format: Format of data; auto recognises it.
+        video_root: Folder that listed videos lie in; that of the list if not given.
+        missing: What is done with videos that are listed and not on disk: end here (fail), or leave
+            them out (skip).
+        class_file: File with the names of the classes that a list has only the numbers of.
         clips: Clips in time per video.
         crops: Crops along the longer side per clip.
         output_dir: Where evaluation.json and confusion.png go; the model folder if not given.
@@ -218,7 +229,14 @@ def evaluate(
         folder = Path(output_dir or model)
         check_output_folder(folder, "--output_dir")
         check_rgb(network.config.in_chans)
-        videos = _load_data(data, network.config)
+        videos = _load_data(
+            data,
+            network.config,
+            data_format=data_format,
+            video_root=video_root,
+            missing=missing,
+            class_file=class_file,
+        )
     accelerator = make_accelerator(mixed_precision, cpu)
     dataset = EvalDataset(
         videos,

@@ -21,8 +21,10 @@ from torch.utils.data import DataLoader
 
 from lvt_ff.data import (
     MAX_PIXELS,
+    DataFormat,
     Decoder,
     EvalDataset,
+    Missing,
     OnDamage,
     TrainDataset,
     TrainTransform,
@@ -82,6 +84,12 @@ def finetune(
     output_dir: Path,
     *,
     eval_data: Path | None = None,
+    data_format: DataFormat = "auto",
+    video_root: Path | None = None,
+    eval_data_format: DataFormat | None = None,
+    eval_video_root: Path | None = None,
+    missing: Missing = "fail",
+    class_file: Path | None = None,
     pretrained: bool | None = None,
     model_args: dict[str, Any] | None = None,
     num_frames: PositiveInt | None = None,
@@ -124,9 +132,19 @@ def finetune(
         model: Variant, such as lvt_ff_default, or lvt_ff_default.fb_in22k_ft_in1k with the tag of
             its weights (`lvt-ff models` lists them); model folder; or ORG/NAME[@REVISION] on the
             Hub.
-        train_data: Folder with one subfolder per class, or CSV file with the columns path,label.
+        train_data: Folder with one subfolder per class, or file that lists videos: CSV, TSV or JSON
+            with path and label (or labels; start and end), "path number" lines, or the files of
+            Something-Something V2, Kinetics or Charades.
         output_dir: Where the finished model folder goes; checkpoints lie in its checkpoints folder.
         eval_data: Like train_data; without it the last weights are kept, with it the best.
+        data_format: Format of train_data; auto recognises it.
+        video_root: Folder that listed videos lie in; that of the list if not given.
+        eval_data_format: Format of eval_data; as data_format if not given.
+        eval_video_root: Folder that videos of eval_data lie in; as video_root if not given.
+        missing: What is done with videos that are listed and not on disk: end here (fail), or leave
+            them out (skip).
+        class_file: File with the names of the classes in order, one a line or JSON, for lists that
+            have only numbers, or not all classes.
         pretrained: Start a variant from its ImageNet weights, downloaded from the Hub (true), or
             from random ones (false); null does the first where the variant has any.
         model_args: Configuration fields to change, such as {"drop_path_rate": 0.1}.
@@ -202,13 +220,26 @@ class _Run:
 
 def _load_videos(options: SimpleNamespace, start: str | Path) -> tuple[VideoList, VideoList | None]:
     """Videos to train on and to evaluate, with the same classes in the same order."""
-    videos = load_video_list(options.train_data)
+    how = dict(missing=options.missing, class_file=options.class_file)
+    videos = load_video_list(
+        options.train_data,
+        data_format=options.data_format,
+        video_root=options.video_root,
+        **how,
+    )
     stored = stored_classes(start)
     if stored not in (None, videos.class_names) and set(stored) == set(videos.class_names):
         videos = videos.with_class_order(stored)  # as in the model's classifier
     if not options.eval_data:
         return videos, None
-    return videos, load_video_list(options.eval_data, videos.class_names)
+    eval_videos = load_video_list(
+        options.eval_data,
+        videos.class_names,
+        data_format=options.eval_data_format or options.data_format,
+        video_root=options.eval_video_root or options.video_root,
+        **how,
+    )
+    return videos, eval_videos
 
 
 def _build_network(

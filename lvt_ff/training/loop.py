@@ -30,6 +30,7 @@ __all__ = ["Diverged", "History", "TrainingLoop", "changed_settings", "told_sett
 # Options that do not change what a run computes.
 # The data is compared by its fingerprint, so that its folder may be moved.
 _FREE_SETTINGS = {
+    *("class_file", "data_format", "eval_data_format", "eval_video_root", "missing", "video_root"),
     *("eval_data", "max_bad_fraction", "max_pixels", "num_workers", "on_damage", "output_dir"),
     *("save_steps", "tracker", "train_data"),
 }
