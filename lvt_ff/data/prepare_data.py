@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from lvt_ff.data.shards.convert import Converter
 from lvt_ff.data.shards.index import INDEX_NAME, ShardIndex, import_pyarrow
-from lvt_ff.data.shards.open import UNFINISHED
+from lvt_ff.data.shards.open import RECORD, UNFINISHED
 from lvt_ff.data.shards.prepare import Left, ShardMaker
 from lvt_ff.data.video_list import DataFormat, Missing, VideoList, load_video_list
 from lvt_ff.utils.atomic_io import write_text
@@ -28,7 +28,7 @@ from lvt_ff.video.reencode import EncodeSettings
 __all__ = ["prepare_data"]
 
 _KEYFRAMES, _CRF = 12, 20
-_RECORD, _BAD = "prepare.json", "bad_files.csv"
+_BAD = "bad_files.csv"
 _WORK = "videos"  # folder of those that are in no shard yet
 
 
@@ -148,12 +148,12 @@ def _is_within(inner: Path, outer: Path) -> bool:
 def _begin(dest: Path, wanted: dict[str, Any]) -> dict | None:
     """Make the folder ready to begin or to go on; what is told of it, where it is complete."""
     unfinished = dest / UNFINISHED
-    if (dest / _RECORD).is_file() and not unfinished.is_dir():
-        told = json.loads((dest / _RECORD).read_text(encoding="utf-8"))
+    if (dest / RECORD).is_file() and not unfinished.is_dir():
+        told = json.loads((dest / RECORD).read_text(encoding="utf-8"))
         _check_same(dest, told["settings"], wanted)
         return told
-    if (unfinished / _RECORD).is_file():
-        told = json.loads((unfinished / _RECORD).read_text(encoding="utf-8"))
+    if (unfinished / RECORD).is_file():
+        told = json.loads((unfinished / RECORD).read_text(encoding="utf-8"))
         _check_same(dest, told, wanted)
     else:
         found = sorted({file.name for file in dest.iterdir()} - {LOCK_NAME, UNFINISHED})
@@ -162,7 +162,7 @@ def _begin(dest: Path, wanted: dict[str, Any]) -> dict | None:
                 f"{dest} is not empty, it holds {shortened(found[0])}: give another DEST."
             )
         unfinished.mkdir(exist_ok=True)
-        write_text(unfinished / _RECORD, json.dumps(wanted))
+        write_text(unfinished / RECORD, json.dumps(wanted))
     shutil.rmtree(unfinished / _WORK, ignore_errors=True)
     (unfinished / _WORK).mkdir()
     return None
@@ -207,7 +207,7 @@ def _finish(
         hours=float(index.seconds.sum()) / 3600,
         environment=environment(cpu=True),
     )
-    write_text(dest / _RECORD, json.dumps(done, indent=2) + "\n")
+    write_text(dest / RECORD, json.dumps(done, indent=2) + "\n")
     gone = dest / f".{UNFINISHED}"
     shutil.rmtree(gone, ignore_errors=True)
     os.rename(dest / UNFINISHED, gone)

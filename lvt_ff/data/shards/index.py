@@ -114,7 +114,7 @@ def read_index(path: Path) -> ShardIndex:
     """
     pyarrow, parquet = import_pyarrow()
     try:
-        file = parquet.ParquetFile(path)
+        file = parquet.ParquetFile(path, memory_map=True)
         about = json.loads(file.schema_arrow.metadata[_KEY])
         shards = tuple(about["shards"])
         labels, rows = _labels(file, about["multi"])
@@ -178,7 +178,9 @@ def _members(file: Any, name: str) -> np.ndarray:
 
 
 def _columns(file: Any, name: str) -> Iterable[Any]:
-    return (batch.column(0) for batch in file.iter_batches(_ROWS, columns=[name]))
+    return (
+        batch.column(0) for batch in file.iter_batches(_ROWS, columns=[name], use_threads=False)
+    )
 
 
 def _numbers(file: Any, name: str) -> np.ndarray:

@@ -7,18 +7,20 @@ from lvt_ff.data.shards.index import INDEX_NAME, ShardIndex, read_index, write_i
 from lvt_ff.data.shards.scan import scan_shards
 from lvt_ff.utils.short_text import counted, listed
 
-__all__ = ["UNFINISHED", "is_shards", "open_index"]
+__all__ = ["RECORD", "UNFINISHED", "is_shards", "open_index"]
 
 _logger = logging.getLogger(__name__)
 
 _SUFFIX = ".tar"
 UNFINISHED = "unfinished"  # folder of what `prepare-data` keeps until all shards are there
+RECORD = "prepare.json"  # what it was asked, there and beside the shards
 
 
 def is_shards(source: Path) -> bool:
     """Whether this is a tar file, or a folder that has some, or their index, directly in it."""
     if source.is_dir():
-        return (source / INDEX_NAME).is_file() or bool(_tar_files(source))
+        made = (source / INDEX_NAME).is_file() or _is_unfinished(source)
+        return made or bool(_tar_files(source))
     return source.suffix == _SUFFIX and source.is_file()
 
 
@@ -36,12 +38,16 @@ def open_index(source: Path) -> ShardIndex:
     """
     if source.is_file():
         return scan_shards([source])
-    if (source / UNFINISHED).is_dir():
+    if _is_unfinished(source):
         raise ValueError(
             f"{source} is not complete: run the command prepare-data that makes it again, and it "
             "goes on where it ended."
         )
     return _index(source)
+
+
+def _is_unfinished(folder: Path) -> bool:
+    return (folder / UNFINISHED / RECORD).is_file()
 
 
 def _index(folder: Path) -> ShardIndex:
