@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 import re
 import zlib
 from collections.abc import Sequence
@@ -94,8 +95,10 @@ class VideoList:
         )
 
     def fingerprint(self) -> str:
-        """A short text that other videos, labels or classes change; the parent folder does not."""
-        names = ["/".join(Path(path).parts[-2:]) for path in self.paths]
+        """A short text that other videos, labels or classes change; where they all lie does not."""
+        paths = list(self.paths)
+        root = os.path.commonprefix([min(paths), max(paths)]).rpartition(os.sep)[0]
+        names = [path[len(root) :] for path in paths]
         labels = map(str, self.labels) if self.labels.ndim == 1 else [_code(self.labels)]
         content = "\n".join([*names, *self.class_names, *labels])
         if self.spans is not None:

@@ -31,8 +31,9 @@ _Action = tuple[int, float, float]
 
 
 def recognises(source: str) -> bool:
-    """Whether it is a CSV file with the columns of Charades."""
-    return header_columns(source) >= {"id", "actions"}
+    """Whether it is a CSV file with the columns of Charades, and none of paths."""
+    columns = header_columns(source)
+    return columns >= {"id", "actions"} and "path" not in columns
 
 
 def read(request: Request) -> Listing:

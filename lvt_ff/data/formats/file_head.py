@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 
 __all__ = ["first_json_object", "header_columns"]
 
@@ -9,6 +10,8 @@ _HEAD = 2**16  # characters of a file that are looked at
 
 
 def _head(file: str) -> str:
+    if not os.path.isfile(file):  # a pipe can be read once only
+        return ""
     try:
         with open(file, encoding="utf-8-sig", errors="replace") as handle:
             return handle.read(_HEAD)

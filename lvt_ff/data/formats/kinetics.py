@@ -6,6 +6,7 @@ folder, by class, by split, or by both.
 
 import csv
 import logging
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -37,8 +38,9 @@ class _Clip(NamedTuple):
 
 
 def recognises(source: str) -> bool:
-    """Whether it is a CSV file with the columns of Kinetics."""
-    return header_columns(source) >= _VIDEO
+    """Whether it is a CSV file with the columns of Kinetics, and none of paths."""
+    columns = header_columns(source)
+    return columns >= _VIDEO and "path" not in columns
 
 
 def read(request: Request) -> Listing:
@@ -119,9 +121,10 @@ def _place(clip: _Clip, found: dict[str, list[str]]) -> tuple[str, bool]:
     for name in _names(clip):
         paths = found.get(name, ())
         if name == clip.video:  # pictures have no times
-            paths = [path for path in paths if Path(path).is_file()]
+            paths = [path for path in paths if os.path.basename(path) != name]
         if paths:
-            return max(paths, key=lambda path: _fit(clip, path)), name == clip.video
+            best = max(paths, key=lambda path: _fit(clip, path)) if len(paths) > 1 else paths[0]
+            return best, name == clip.video
     return "", False
 
 

@@ -1,6 +1,7 @@
 """Text with a line for each video: CSV, TSV, JSON, and the lists of VideoMAE and SlowFast."""
 
 import math
+import os
 import re
 from pathlib import Path
 
@@ -35,7 +36,8 @@ def read(request: Request) -> Listing:
     """
     file = Path(request.source)
     rows, multi = read_rows(file)
-    paths = [str(request.root / row.path) for row in rows]
+    root = "" if request.root == Path() else str(request.root)
+    paths = [os.path.join(root, row.path) for row in rows]
     number: dict[str, int] = {}
     labels = [number.setdefault(label, len(number)) for row in rows for label in row.labels]
     return Listing(
