@@ -29,6 +29,23 @@ GROUPS: dict[str, dict[str, Command]] = {
             "lvt_ff.benchmarking.benchmark", "benchmark", "measure speed and memory of models"
         ),
     },
+    "get data ready": {
+        "check-data": Command(
+            "lvt_ff.data.check_data", "check_data", "find what is wrong with videos", ("data",)
+        ),
+        "prepare-data": Command(
+            "lvt_ff.data.prepare_data",
+            "prepare_data",
+            "write videos as tar shards",
+            ("source", "dest"),
+        ),
+        "benchmark-data": Command(
+            "lvt_ff.benchmarking.benchmark_data",
+            "benchmark_data",
+            "measure how fast videos are read",
+            ("data",),
+        ),
+    },
     "train a model": {
         "finetune": Command("lvt_ff.training.finetune", "finetune", "train on your own videos"),
         "evaluate": Command("lvt_ff.training.evaluate", "evaluate", "accuracy on labelled videos"),
@@ -94,7 +111,7 @@ def _overview() -> str:
     lines = ["usage: lvt-ff COMMAND [options]; every command has --help"]
     for title, commands in GROUPS.items():
         lines += ["", f"{title}:"]
-        lines += [f"  {name:<10} {command.summary}" for name, command in commands.items()]
+        lines += [f"  {name:<14} {command.summary}" for name, command in commands.items()]
     return "\n".join(lines)
 
 
