@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader
 
 from lvt_ff.data import (
     MAX_PIXELS,
+    Augmentation,
     Decoder,
     EvalDataset,
     OnDamage,
@@ -40,6 +41,7 @@ from lvt_ff.training.checkpoint import last_checkpoint
 from lvt_ff.training.class_table import class_table
 from lvt_ff.training.evaluate import evaluate_videos, make_accelerator
 from lvt_ff.training.loop import History, TrainingLoop
+from lvt_ff.training.mixing import BatchTransform
 from lvt_ff.training.optim import freeze_blocks, make_optimizer
 from lvt_ff.utils.atomic_io import write_text
 from lvt_ff.utils.command_line import command
@@ -172,8 +174,7 @@ def finetune(
     options.output_dir = Path(output_dir)
     with usage():
         check_output_folder(options.output_dir, "--output_dir")
-        if scale_jitter[0] > scale_jitter[1]:
-            raise ValueError(f"--scale_jitter takes the smaller factor first, got {scale_jitter}.")
+        options.augmentation = Augmentation(scale_jitter=scale_jitter, hflip=hflip)
         start = model if is_variant(model) else local_folder(model)
         videos, eval_videos = _load_videos(options, start)
         network, processor, origin = _build_network(options, start, videos.class_names)
@@ -313,7 +314,8 @@ def _settings(run: _Run) -> dict:
         sampling_stride=run.processor.sampling_stride,
         mixed_precision=run.accelerator.mixed_precision,
     )
-    settings = {name: value for name, value in vars(run.options).items() if name != "resume"}
+    left_out = ("resume", "augmentation")
+    settings = {name: value for name, value in vars(run.options).items() if name not in left_out}
     return json.loads(json.dumps(settings | chosen, default=str))
 
 
@@ -345,6 +347,12 @@ def _training_loop(run: _Run, batches: MicroBatches, settings: dict) -> Training
         batches,
         checkpoints,
         settings,
+        batch_transform=BatchTransform(
+            run.processor.eval_transform(),
+            options.augmentation,
+            len(run.videos.class_names),
+            options.seed,
+        ),
         peak_lr=options.lr,
         warmup_steps=round(options.warmup_epochs * batches.steps_per_epoch),
         label_smoothing=options.label_smoothing,
@@ -392,7 +400,7 @@ def _reading_options(run: _Run) -> dict[str, Any]:
 def _loader(run: _Run, batches: MicroBatches) -> DataLoader:
     """The training clips of this process, from the loop's first step on."""
     options, transform = run.options, run.processor.eval_transform()
-    augment = TrainTransform(transform, options.scale_jitter, options.hflip)
+    augment = TrainTransform(transform, options.augmentation)
     return DataLoader(
         TrainDataset(run.videos, augment, seed=options.seed, **_reading_options(run)),
         batch_sampler=batches,

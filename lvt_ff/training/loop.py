@@ -20,6 +20,7 @@ from torch.optim import Optimizer
 from lvt_ff.kernels import Kernel
 from lvt_ff.training.batches import MicroBatches, seed_micro_batch
 from lvt_ff.training.checkpoint import load_checkpoint, read_state, save_checkpoint
+from lvt_ff.training.mixing import BatchTransform
 from lvt_ff.training.optim import learning_rate, set_learning_rate
 from lvt_ff.utils.atomic_io import atomic_folder
 from lvt_ff.utils.errors import Failure, UsageError, one_line
@@ -82,6 +83,7 @@ class TrainingLoop:
         batches: which videos make which step; its `first_step` is set by `resume`.
         folder: for checkpoints.
         settings: of the run, and what was derived from them; a resumed one must have the same.
+        batch_transform: clips and labels as they were read to what the model is given.
         peak_lr, warmup_steps: see `learning_rate`.
         label_smoothing: of the cross entropy.
         clip_grad: largest gradient norm, or None.
@@ -99,6 +101,7 @@ class TrainingLoop:
         folder: Path,
         settings: dict,
         *,
+        batch_transform: BatchTransform,
         peak_lr: float,
         warmup_steps: int,
         label_smoothing: float,
@@ -113,6 +116,7 @@ class TrainingLoop:
         self.accelerator, self.batches = accelerator, batches
         self.folder = folder
         self.settings = settings
+        self.batch_transform = batch_transform
         self.peak_lr, self.warmup_steps = peak_lr, warmup_steps
         self.criterion = nn.CrossEntropyLoss(label_smoothing=label_smoothing)
         self.clip_grad = clip_grad
@@ -174,6 +178,7 @@ class TrainingLoop:
             clips = batch["clip"].to(accelerator.device, non_blocking=True)
             labels = torch.tensor(batch["label"], device=accelerator.device)
             place = number * batches.num_processes + batches.rank
+            clips, labels = self.batch_transform(clips, labels, step, place)
             seed_micro_batch(batches.seed, step, place)
             last = number + 1 == batches.accumulation
             with nullcontext() if last else accelerator.no_sync(self.trained):
@@ -199,7 +204,8 @@ class TrainingLoop:
         logits = self.trained(pixel_values_videos=clips).logits.float()
         loss = self.criterion(logits, labels)
         self.accelerator.backward(loss / self.batches.accumulation)
-        top1 = (logits.argmax(dim=1) == labels).float().mean()
+        likeliest = labels if labels.ndim == 1 else labels.argmax(dim=1)  # of a mixed clip
+        top1 = (logits.argmax(dim=1) == likeliest).float().mean()
         return torch.stack([loss.detach(), top1])
 
     def _check_bad_files(self) -> None:
