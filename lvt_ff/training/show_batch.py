@@ -84,6 +84,7 @@ def show_batch(
         on_damage: What is done with files that are damaged in part: read what they still show
             (skip), or count them as files that cannot be read (raise).
     """
+    output_file = Path(output_file)
     with usage():
         check_output_file(output_file, "--output_file")
         augmentation.check_batch_size(batch_size)
@@ -148,10 +149,10 @@ def _pictures(clips: torch.Tensor, like: EvalTransform) -> list[np.ndarray]:
 
 
 def _title(target: torch.Tensor, class_names: tuple[str, ...]) -> str:
-    """A label in words: a class, or the shares of several, the largest first."""
+    """A label in words: a class, or all that have a share, the largest first."""
     if target.ndim == 0:
         return shortened(class_names[int(target)], 80)
-    order = target.argsort(descending=True, stable=True)[: int((target > 0).sum())].tolist()
-    if len(order) == 1 and target[order[0]] == 1:
-        return shortened(class_names[order[0]], 80)
-    return " + ".join(f"{target[k]:.2f} {shortened(class_names[k], 60)}" for k in order)
+    found = target.argsort(descending=True, stable=True)[: int((target > 0).sum())].tolist()
+    shares = [f"{target[number]:.2f} ".replace("1.00 ", "") for number in found]
+    names = [shortened(class_names[number], 60) for number in found]
+    return " + ".join(map("".join, zip(shares, names, strict=True))) or "no label"
