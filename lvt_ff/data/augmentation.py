@@ -1,7 +1,8 @@
 """What may be drawn at random for clips and batches of training: all options, checked."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Any, Literal
 
 from lvt_ff.data.augment_policies import check_policy
 from lvt_ff.utils.option_types import (
@@ -28,10 +29,12 @@ class Augmentation:
     """Every option of augmentation; the defaults jitter the scale and do nothing else.
 
     Args:
-        scale_jitter: Frames are resized to cover the crop times a random factor between these.
+        scale_jitter: Frames are resized to cover the crop times a random factor between these;
+            1.143,1.429 if neither given nor the recipe's.
         crop_scale: In place of scale_jitter, cut a random share of the frame's area between these
             and resize that, such as 0.08,1.
-        crop_ratio: How much wider than the crop's own shape that cut is, at least and at most.
+        crop_ratio: How much wider than the crop's own shape that cut is, at least and at most;
+            0.75,1.333 if neither given nor the recipe's.
         hflip: Probability of a horizontal flip; leave 0 where left and right are classes, or set
             hflip_swap.
         hflip_swap: Give a flipped clip the label of the class whose name has left and right
@@ -41,12 +44,13 @@ class Augmentation:
         auto_augment: Random operations by timm's or torchvision's name: rand-m7-n4-mstd0.5-inc1
             (RandAugment), original, originalr, v0, v0r, 3a (AutoAugment), augmix-m3-w3, trivial.
         random_erasing: Probability that a random box is covered, the same one in all frames.
-        erasing_mode: What covers the box: random pixels, one random colour, or the mean colour
-            (const).
+        erasing_mode: What covers the box: random pixels (if not given), one random colour, or the
+            mean colour (const).
         mixup: Blend pairs of clips of a batch, and their labels, in shares from Beta(X, X).
         cutmix: Put a box of one clip of a batch into another, sized by shares from Beta(X, X).
-        mixup_prob: Probability that a batch is mixed.
-        mixup_switch_prob: Probability of cutmix where mixup is on too.
+        mixup_prob: Probability that a batch is mixed; 1 if neither given nor the recipe's.
+        mixup_switch_prob: Probability of cutmix where mixup is on too; 0.5 if neither given nor the
+            recipe's.
     """
 
     scale_jitter: tuple[Factor, Factor] = (256 / 224, 320 / 224)  # the authors'
@@ -78,6 +82,12 @@ class Augmentation:
                 raise ValueError(f"--{name} has an effect only with {needed}: set that too.")
         if self._is_set("mixup_switch_prob") and not (self.mixup and self.cutmix):
             raise ValueError("--mixup_switch_prob has an effect only with --mixup and --cutmix.")
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any]) -> "Augmentation":
+        """Those among other options, by name; None stands for the default."""
+        given = {field.name: options.get(field.name) for field in fields(cls)}
+        return cls(**{name: value for name, value in given.items() if value is not None})
 
     @property
     def mixes(self) -> bool:

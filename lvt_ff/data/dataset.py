@@ -73,9 +73,9 @@ class TrainDataset(Dataset):
         return len(self.videos)
 
     def __getitem__(self, key: tuple[int, int] | tuple[int, int, int]) -> dict:
-        epoch, index, *repeat = key
+        index = key[1]
         failures = []
-        rng = np.random.default_rng((self.seed, epoch, index, *repeat))  # a 0 at the end is none
+        rng = np.random.default_rng((self.seed, *key))  # where a 0 at the end is as good as none
         for _ in range(_REPLACEMENTS):
             before = rng.bit_generator.state
             choose = partial(self._choose, rng, before)
@@ -90,6 +90,7 @@ class TrainDataset(Dataset):
             return dict(
                 clip=pixels,
                 label=label.tolist(),
+                path=self.videos.paths[index],
                 failures=failures,
                 damage=_damage(self.videos.paths[index], clip.damage),
             )

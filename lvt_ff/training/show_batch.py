@@ -1,7 +1,8 @@
 """A picture of what a model sees in training: a batch, after everything that is drawn for it."""
 
 from pathlib import Path
-from typing import Any, Literal
+from types import SimpleNamespace
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -14,16 +15,19 @@ from lvt_ff.data import (
     OnDamage,
     TrainDataset,
     TrainTransform,
+    VideoList,
     collate,
     flip_warning,
-    load_video_list,
 )
 from lvt_ff.hf import LVTFFConfig, LVTFFVideoProcessor
-from lvt_ff.hub.model_folder import is_variant, load_folder, stored_classes
+from lvt_ff.hub.model_folder import is_variant, load_folder
 from lvt_ff.hub.resolve import local_folder
 from lvt_ff.timm_models import with_tag
 from lvt_ff.training.batches import MicroBatches
+from lvt_ff.training.losses import video_chances
 from lvt_ff.training.mixing import BatchTransform
+from lvt_ff.training.recipes import Recipe, chosen_recipe, load_recipe, take_recipe
+from lvt_ff.training.run_setup import load_videos, starts_trained
 from lvt_ff.utils.command_line import command
 from lvt_ff.utils.contact_sheet import contact_sheet
 from lvt_ff.utils.errors import usage
@@ -49,12 +53,16 @@ def show_batch(
     output_file: Path = Path("batch.png"),
     columns: PositiveInt = 8,
     *,
+    recipe: Recipe = "auto",
+    pretrained: bool | None = None,
     num_frames: PositiveInt | None = None,
     img_size: PositiveInt | None = None,
     sampling: Literal["uniform", "dense"] | None = None,
     sampling_stride: PositiveInt | None = None,
-    augmentation: Augmentation,
-    batch_size: PositiveInt = 8,
+    num_repeats: PositiveInt | None = None,
+    augmentation: Annotated[dict[str, Any], Augmentation],
+    batch_size: PositiveInt | None = None,
+    balance: Literal["none", "sampling", "loss"] | None = None,
     epoch: PositiveInt = 1,
     seed: Seed = 0,
     decoder: Decoder = "auto",
@@ -71,12 +79,18 @@ def show_batch(
         model: Variant, model folder, or ORG/NAME[@REVISION] on the Hub: the size of its clips.
         output_file: PNG file to write.
         columns: Frames to draw of each clip, evenly from its first to its last.
+        recipe: Values of the options below that are not given, as in `lvt-ff finetune`.
+        pretrained: Whether a variant starts from trained weights, for the recipe auto; null where
+            it has any.
         num_frames: Frames of a clip, if not the model's.
         img_size: Pixels of a frame's side, if not the model's.
         sampling: One frame of each of num_frames segments (uniform), or every sampling_stride-th
-            frame (dense); the model's, or uniform, if not given.
-        sampling_stride: Frames from one of a dense clip to the next; the model's, else 4.
+            frame (dense); the recipe's, else the model's, else uniform.
+        sampling_stride: Frames from one of a dense clip to the next; the recipe's, else the
+            model's, else 4.
+        num_repeats: Clips of each video in an epoch, in one step (repeated augmentation).
         batch_size: Clips in one forward pass of one process.
+        balance: Draw the videos of rare classes more often (sampling).
         epoch: Pass over the training videos, from 1.
         seed: Random seed.
         decoder: Video backend; auto falls back from one to the next.
@@ -84,61 +98,82 @@ def show_batch(
         on_damage: What is done with files that are damaged in part: read what they still show
             (skip), or count them as files that cannot be read (raise).
     """
-    output_file = Path(output_file)
+    options = dict(locals(), eval_data=None, output_file=Path(output_file))
+    options = SimpleNamespace(**options, **options.pop("augmentation"))
     with usage():
-        check_output_file(output_file, "--output_file")
-        augmentation.check_batch_size(batch_size)
+        check_output_file(options.output_file, "--output_file")
         start = model if is_variant(model) else local_folder(model)
-        videos = load_video_list(train_data)
-        stored = stored_classes(start)
-        if stored is not None and set(stored) == set(videos.class_names):
-            videos = videos.with_class_order(stored)
-        sizes = dict(num_frames=num_frames, img_size=img_size)
-        processor = _processor(start, {k: v for k, v in sizes.items() if v is not None})
-    processor.sampling = sampling or processor.sampling
-    processor.sampling_stride = sampling_stride or processor.sampling_stride
-    if warning := flip_warning(videos.class_names, augmentation):
+        videos, _ = load_videos(options, start)
+        values = load_recipe(chosen_recipe(recipe, len(videos), starts_trained(options)))
+        take_recipe(options, {name: values[name] for name in values.keys() & vars(options)})
+        drawn = Augmentation.from_options(vars(options))
+        drawn.check_batch_size(options.batch_size)
+        processor = _processor(options, start)
+    if warning := flip_warning(videos.class_names, drawn):
         print(warning)
+    batch = _batch(options, videos, processor, drawn)
     like = processor.eval_transform()
-    dataset = TrainDataset(
-        videos,
-        TrainTransform(like, augmentation),
-        **processor.clip_options(),
-        seed=seed,
-        decoder=decoder,
-        max_pixels=max_pixels,
-        on_damage=on_damage,
-    )
-    batches = MicroBatches(
-        len(videos),
-        batch_size=batch_size,
-        accumulation=1,
-        num_processes=1,
-        rank=0,
-        epochs=epoch,
-        seed=seed,
-    )
-    batches.first_step = (epoch - 1) * batches.steps_per_epoch
-    batch = collate([dataset[key] for key in next(iter(batches))])
-    mix = BatchTransform(like, augmentation, len(videos.class_names), seed)
-    clips, targets = mix(batch["clip"], torch.tensor(batch["label"]), batches.first_step, 0)
     heading = (
-        f"epoch {epoch}, seed {seed}: {counted(len(clips), 'clip')} of {processor.num_frames} "
-        f"frames of {like.crop_size[0]}×{like.crop_size[1]}"
+        f"epoch {epoch}, seed {seed}: {counted(len(batch['clip']), 'clip')} of "
+        f"{processor.num_frames} frames of {like.crop_size[0]}×{like.crop_size[1]}"
     )
-    titles = [_title(target, videos.class_names) for target in targets]
-    contact_sheet(output_file, _pictures(clips, like), titles, heading, columns)
+    titles = [_title(target, videos.class_names) for target in batch["target"]]
+    pictures = _pictures(batch["clip"], like)
+    contact_sheet(options.output_file, pictures, titles, heading, columns)
     for path, reason in (failure for item in batch["failures"] for failure in item):
         print(f"not read, another in its place: {path}: {reason}")
     for path, damage in filter(None, batch["damage"]):
         print(f"damaged, drawn with what was left: {path}: {damage}")
-    print(f"wrote {output_file}")
+    print(f"wrote {options.output_file}")
 
 
-def _processor(start: str | Path, sizes: dict[str, Any]) -> LVTFFVideoProcessor:
+def _processor(options: SimpleNamespace, start: str | Path) -> LVTFFVideoProcessor:
+    sizes = dict(num_frames=options.num_frames, img_size=options.img_size)
+    sizes = {name: value for name, value in sizes.items() if value is not None}
     if is_variant(str(start)):
-        return LVTFFVideoProcessor.from_config(LVTFFConfig.from_variant(with_tag(start), **sizes))
-    return load_folder(start, new_head=True, **sizes)[1]
+        config = LVTFFConfig.from_variant(with_tag(start), **sizes)
+        processor = LVTFFVideoProcessor.from_config(config)
+    else:
+        _, processor = load_folder(start, new_head=True, **sizes)
+    processor.sampling = options.sampling or processor.sampling
+    processor.sampling_stride = options.sampling_stride or processor.sampling_stride
+    return processor
+
+
+def _batch(
+    options: SimpleNamespace,
+    videos: VideoList,
+    processor: LVTFFVideoProcessor,
+    augmentation: Augmentation,
+) -> dict[str, Any]:
+    """The first micro-batch of an epoch, with clips and targets as the model is given them."""
+    like, num_classes = processor.eval_transform(), len(videos.class_names)
+    reading = {name: getattr(options, name) for name in ("decoder", "max_pixels", "on_damage")}
+    dataset = TrainDataset(
+        videos,
+        TrainTransform(like, augmentation),
+        seed=options.seed,
+        **processor.clip_options(),
+        **reading,
+    )
+    balanced = options.balance == "sampling"
+    batches = MicroBatches(
+        len(videos),
+        batch_size=options.batch_size,
+        accumulation=1,
+        num_processes=1,
+        rank=0,
+        epochs=options.epoch,
+        seed=options.seed,
+        num_repeats=options.num_repeats,
+        chances=video_chances(videos.labels, num_classes) if balanced else None,
+    )
+    batches.first_step = (options.epoch - 1) * batches.steps_per_epoch
+    batch = collate([dataset[key] for key in next(iter(batches))])
+    transform = BatchTransform(like, augmentation, num_classes, options.seed)
+    labels = torch.tensor(batch["label"])
+    clips, targets = transform(batch["clip"], labels, batches.first_step, 0)
+    return dict(batch, clip=clips, target=targets)
 
 
 def _pictures(clips: torch.Tensor, like: EvalTransform) -> list[np.ndarray]:

@@ -14,7 +14,14 @@ import torch
 from safetensors import SafetensorError
 from transformers.utils.logging import disable_progress_bar
 
-from lvt_ff.utils.errors import DamagedVideoWarning, Failure, UsageError, VideoReadError, one_line
+from lvt_ff.utils.errors import (
+    DamagedVideoWarning,
+    Failure,
+    Stopped,
+    UsageError,
+    VideoReadError,
+    one_line,
+)
 from lvt_ff.utils.option_classes import flat_signature, with_classes
 from lvt_ff.utils.option_parser import checked_options, command_parser, parse_command
 
@@ -40,7 +47,8 @@ def command(
     """Make a typed function a command, whose arguments are checked wherever they come from.
 
     A parameter whose type is a dataclass becomes an option for each field, with the field's default
-    and what the class's docstring says of it.
+    and what the class's docstring says of it. One of type `Annotated[dict[str, Any], dataclass]`
+    has the same options without defaults, and gets a value or None for each.
 
     Args:
         groups: titles in the help text, each by the first option that stands below it.
@@ -114,7 +122,10 @@ def _print_all_names() -> None:
 
 
 def execute(function: Callable, options: dict[str, Any], prog: str) -> int:
-    """Run a command: 0 where it is done, 1 where it failed, 2 where it was asked wrongly."""
+    """Run a command: 0 where it is done, 1 where it failed, 2 where it was asked wrongly.
+
+    128 and its number where a signal ended it.
+    """
     try:
         function(**options)
     except BrokenPipeError:  # of `lvt-ff models | head`: nobody reads on
@@ -123,6 +134,10 @@ def execute(function: Callable, options: dict[str, Any], prog: str) -> int:
     except UsageError as error:
         print(f"{prog}: error: {one_line(error)}", file=sys.stderr)
         return 2
+    except Stopped as error:
+        if os.environ.get("RANK", "0") == "0":  # all processes were told
+            print(f"{prog}: {one_line(error)}", file=sys.stderr)
+        return error.exit_status
     except (Failure, OSError, SafetensorError, VideoReadError) as error:
         print(f"{prog}: failed: {one_line(error)}", file=sys.stderr)
         return 1
