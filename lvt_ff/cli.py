@@ -48,6 +48,9 @@ GROUPS: dict[str, dict[str, Command]] = {
     },
     "train a model": {
         "finetune": Command("lvt_ff.training.finetune", "finetune", "train on your own videos"),
+        "show-batch": Command(
+            "lvt_ff.training.show_batch", "show_batch", "draw what a model sees in training"
+        ),
         "evaluate": Command("lvt_ff.training.evaluate", "evaluate", "accuracy on labelled videos"),
         "convert": Command(
             "lvt_ff.convert.convert",

@@ -7,9 +7,9 @@ killed anywhere and resumed computes what an uninterrupted one on the same machi
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from lvt_ff.data import MAX_PIXELS, DataFormat, Decoder, Missing, OnDamage
+from lvt_ff.data import MAX_PIXELS, Augmentation, DataFormat, Decoder, Missing, OnDamage
 from lvt_ff.hub.push import check_login, push
 from lvt_ff.training.batch_size import LrScaling
 from lvt_ff.training.checkpoint import last_checkpoint
@@ -29,7 +29,6 @@ from lvt_ff.utils.errors import UsageError, usage
 from lvt_ff.utils.option_types import (
     ClosedUnitInterval,
     Decay,
-    Factor,
     NonNegativeFloat,
     NonNegativeInt,
     OpenUnitInterval,
@@ -47,6 +46,7 @@ __all__ = ["finetune"]
     {
         "model": "model, data and output",
         "num_frames": "clips",
+        "scale_jitter": "augmentation",
         "epochs": "optimisation",
         "eval_epochs": "evaluation, checkpoints and sharing",
         "num_workers": "hardware and speed",
@@ -73,8 +73,7 @@ def finetune(
     sampling: Literal["uniform", "dense"] | None = None,
     sampling_stride: PositiveInt | None = None,
     num_repeats: PositiveInt | None = None,
-    scale_jitter: tuple[Factor, Factor] | None = None,
-    hflip: ClosedUnitInterval = 0.0,
+    augmentation: Annotated[dict[str, Any], Augmentation],
     epochs: PositiveInt | None = None,
     batch_size: PositiveInt | None = None,
     accumulation: PositiveInt = 1,
@@ -151,8 +150,7 @@ def finetune(
         sampling_stride: Frames from one of a dense clip to the next; the recipe's, else the model
             folder's, else 4.
         num_repeats: Clips of each video in an epoch, in one step (repeated augmentation).
-        scale_jitter: Frames are resized to cover the crop times a random factor between these.
-        hflip: Probability of a horizontal flip; leave 0 where left and right are classes.
+        augmentation: What is drawn for clips and batches.
         epochs: Passes over the training videos.
         batch_size: Clips in one forward pass of one process.
         accumulation: Forward passes of a process in an optimizer step.
@@ -206,7 +204,8 @@ def finetune(
         compile: Compile the model with torch.compile; the first steps take minutes.
         cpu: Use the CPU where there is a GPU.
     """
-    options = SimpleNamespace(**locals())
+    options = dict(locals())
+    options = SimpleNamespace(**options, **options.pop("augmentation"))
     options.output_dir = Path(output_dir)
     with usage():
         check_options(options)

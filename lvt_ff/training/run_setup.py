@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,11 +15,13 @@ from timm.models import split_model_name_tag
 from torch.utils.data import DataLoader
 
 from lvt_ff.data import (
+    Augmentation,
     EvalDataset,
     TrainDataset,
     TrainTransform,
     VideoList,
     collate,
+    flip_warning,
     load_video_list,
 )
 from lvt_ff.hf import LVTFFForVideoClassification, LVTFFVideoProcessor
@@ -33,6 +35,7 @@ from lvt_ff.training.evaluate import evaluate_videos, make_accelerator
 from lvt_ff.training.history import STEPS_NAME, StepLog
 from lvt_ff.training.loop import LoopOptions, TrainingLoop
 from lvt_ff.training.losses import class_weights, make_loss, video_chances
+from lvt_ff.training.mixing import BatchTransform
 from lvt_ff.training.optim import freeze_blocks, make_optimizer
 from lvt_ff.training.recipes import chosen_recipe, load_recipe, take_recipe, warmup_steps
 from lvt_ff.training.signals import ignore_interrupt
@@ -44,7 +47,9 @@ from lvt_ff.utils.validation import check_rgb
 __all__ = [
     "Run",
     "check_options",
+    "load_videos",
     "prepared_run",
+    "starts_trained",
     "told_start",
     "training_loader",
     "training_loop",
@@ -66,6 +71,7 @@ class Run:
         videos, eval_videos: to train on and to evaluate.
         network, processor, origin: see `build_model`.
         accelerator: devices and precision.
+        augmentation: of the training clips.
     """
 
     options: SimpleNamespace
@@ -77,6 +83,7 @@ class Run:
     processor: LVTFFVideoProcessor
     origin: str
     accelerator: Accelerator
+    augmentation: Augmentation
     told: list[str] = field(default_factory=list)
 
     @property
@@ -139,20 +146,20 @@ def check_options(options: SimpleNamespace) -> None:
     """Raise ValueError for options that can be told wrong before anything is loaded."""
     check_output_folder(options.output_dir, "--output_dir")
     check_trackers(options.tracker)
-    jitter = options.scale_jitter
-    if jitter and jitter[0] > jitter[1]:
-        raise ValueError(f"--scale_jitter takes the smaller factor first, got {jitter}.")
 
 
 def prepared_run(options: SimpleNamespace) -> Run:
     """Load data and model, choose the recipe, start the engine; raises ValueError or UsageError."""
     start = options.model if is_variant(options.model) else local_folder(options.model)
-    videos, eval_videos = _load_videos(options, start)
+    videos, eval_videos = load_videos(options, start)
     asked_warmup = options.warmup_epochs
-    trained = _starts_trained(options)
+    trained = starts_trained(options)
     name = chosen_recipe(options.recipe, len(videos), trained)
     recipe = dict(load_recipe(name), name=name)
     take_recipe(options, {key: value for key, value in recipe.items() if key != "name"})
+    augmentation = Augmentation.from_options(vars(options))
+    augmentation.check_batch_size(options.batch_size)
+    vars(options).update(asdict(augmentation))
     network, processor, origin = _build_network(options, start, videos)
     options.loss = options.loss or ("bce" if videos.labels.ndim == 2 else "cross_entropy")
     accelerator = _accelerator(options)
@@ -166,10 +173,12 @@ def prepared_run(options: SimpleNamespace) -> Run:
         processor,
         origin,
         accelerator,
+        augmentation,
+        [warning] if (warning := flip_warning(videos.class_names, augmentation)) else [],
     )
 
 
-def _load_videos(options: SimpleNamespace, start: str | Path) -> tuple[VideoList, VideoList | None]:
+def load_videos(options: SimpleNamespace, start: str | Path) -> tuple[VideoList, VideoList | None]:
     """Videos to train on and to evaluate, with the same classes in the same order."""
     how = dict(missing=options.missing, class_file=options.class_file)
     videos = load_video_list(
@@ -193,7 +202,7 @@ def _load_videos(options: SimpleNamespace, start: str | Path) -> tuple[VideoList
     return videos, eval_videos
 
 
-def _starts_trained(options: SimpleNamespace) -> bool:
+def starts_trained(options: SimpleNamespace) -> bool:
     """Whether the weights that a run starts from were trained."""
     if not is_variant(options.model):
         return True
@@ -272,6 +281,12 @@ def training_loop(run: Run) -> TrainingLoop:
         StepLog(options.output_dir / STEPS_NAME),
         run.settings() | run.derived(),
         _loop_options(run),
+        batch_transform=BatchTransform(
+            run.processor.eval_transform(),
+            run.augmentation,
+            len(run.videos.class_names),
+            options.seed,
+        ),
         criterion=criterion,
         ema_decay=options.ema_decay or None,
         evaluate=_evaluation(run),
@@ -333,8 +348,8 @@ def _reading_options(run: Run) -> dict[str, Any]:
 
 def training_loader(run: Run) -> DataLoader:
     """The training clips of this process, from the loop's first step on."""
-    options, transform = run.options, run.processor.eval_transform()
-    augment = TrainTransform(transform, options.scale_jitter, options.hflip)
+    options = run.options
+    augment = TrainTransform(run.processor.eval_transform(), run.augmentation)
     return DataLoader(
         TrainDataset(run.videos, augment, seed=options.seed, **_reading_options(run)),
         batch_sampler=run.batches,
