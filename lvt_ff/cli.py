@@ -31,6 +31,12 @@ GROUPS: dict[str, dict[str, Command]] = {
     "train a model": {
         "finetune": Command("lvt_ff.training.finetune", "finetune", "train on your own videos"),
         "evaluate": Command("lvt_ff.training.evaluate", "evaluate", "accuracy on labelled videos"),
+        "ensemble": Command(
+            "lvt_ff.training.ensemble",
+            "ensemble",
+            "average scores of several models",
+            ("files",),
+        ),
         "convert": Command(
             "lvt_ff.convert.convert",
             "convert",
