@@ -48,6 +48,9 @@ GROUPS: dict[str, dict[str, Command]] = {
         ),
     },
     "use a model": {
+        "verify": Command(
+            "lvt_ff.hub.verify", "verify", "check that a model computes what it should", ("model",)
+        ),
         "predict": Command("lvt_ff.inference.predict", "predict", "classify videos", ("videos",)),
         "explain": Command(
             "lvt_ff.explain.explain", "explain", "draw what a model sees in a video", ("video",)
