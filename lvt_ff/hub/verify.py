@@ -18,8 +18,8 @@ from lvt_ff.utils.short_text import counted, listed
 
 __all__ = ["verify"]
 
-# Largest errors, see `Stage`, that rounding leaves: ten times what was measured, and more in float32,
-# where operators of GPUs add in another order.
+# Largest errors, see `Stage`, that rounding leaves: ten times what was measured, and more in
+# float32, where operators of GPUs add in another order.
 TOLERANCES = {"float32": 5e-4, "bfloat16": 0.1, "float16": 0.02}
 _PREPROCESSING = 1e-3
 _CAUSES = {

@@ -8,9 +8,9 @@ import torch
 
 from lvt_ff.data import VideoList
 from lvt_ff.data.texts import Texts
+from lvt_ff.hf.pooling import pool_logits
 from lvt_ff.training.evaluation_report import print_report, write_report
 from lvt_ff.training.measures import class_rows, confidence_intervals, measure
-from lvt_ff.training.pooling import pool_logits
 from lvt_ff.training.score_files import ScoreFile, read_scores
 from lvt_ff.utils.command_line import command
 from lvt_ff.utils.environment import environment

@@ -12,6 +12,7 @@ from torch import nn
 from lvt_ff.data import MAX_PIXELS, Decoder, EvalDataset, OnDamage, VideoList, load_video_list
 from lvt_ff.data.video_list import load_multi_label_list, load_value_list
 from lvt_ff.hf import LVTFFConfig, LVTFFVideoProcessor
+from lvt_ff.hf.pooling import Pooling, default_pooling
 from lvt_ff.hf.scores import score_function
 from lvt_ff.hub.card_results import add_evaluation
 from lvt_ff.hub.model_folder import load_folder
@@ -19,7 +20,6 @@ from lvt_ff.hub.resolve import is_repository, local_folder, origin
 from lvt_ff.training.evaluation_report import print_report, score_table, write_report
 from lvt_ff.training.measures import class_rows, confidence_intervals, measure, scores_of
 from lvt_ff.training.partial_scores import PartialScores
-from lvt_ff.training.pooling import Pooling, default_pooling
 from lvt_ff.training.score_files import ScoreFile, write_scores
 from lvt_ff.training.scoring import Scores, central_view, score_videos, weights_code
 from lvt_ff.utils.atomic_io import write_text

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from lvt_ff.data import EvalDataset, collate
+from lvt_ff.hf.pooling import Pooling, default_pooling, pool_logits
 from lvt_ff.hf.scores import score_function
 from lvt_ff.training.partial_scores import PartialScores, ScoredPart
-from lvt_ff.training.pooling import Pooling, default_pooling, pool_logits
 from lvt_ff.utils.errors import Failure
 from lvt_ff.utils.progress import progress_bar
 
