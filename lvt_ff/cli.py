@@ -52,6 +52,12 @@ GROUPS: dict[str, dict[str, Command]] = {
             "lvt_ff.training.show_batch", "show_batch", "draw what a model sees in training"
         ),
         "evaluate": Command("lvt_ff.training.evaluate", "evaluate", "accuracy on labelled videos"),
+        "ensemble": Command(
+            "lvt_ff.training.ensemble",
+            "ensemble",
+            "average scores of several models",
+            ("files",),
+        ),
         "convert": Command(
             "lvt_ff.convert.convert",
             "convert",
@@ -63,6 +69,9 @@ GROUPS: dict[str, dict[str, Command]] = {
         ),
     },
     "use a model": {
+        "verify": Command(
+            "lvt_ff.hub.verify", "verify", "check that a model computes what it should", ("model",)
+        ),
         "predict": Command("lvt_ff.inference.predict", "predict", "classify videos", ("videos",)),
         "explain": Command(
             "lvt_ff.explain.explain", "explain", "draw what a model sees in a video", ("video",)

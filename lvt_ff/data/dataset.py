@@ -172,7 +172,7 @@ class EvalDataset(Dataset):
         path = self.videos.paths[index]
         item = dict(index=index, label=self.videos.labels[index].tolist())
         try:
-            views, damage = _views_and_damage(
+            views, clip = _views_and_clip(
                 self.videos.source(index),
                 self.transform,
                 self.clip_options,
@@ -181,8 +181,9 @@ class EvalDataset(Dataset):
                 **self.read_options,
             )
         except VideoReadError as error:
-            return dict(item, clip=None, failure=(path, str(error)), damage=None)
-        return dict(item, clip=views, failure=None, damage=_damage(path, damage))
+            return dict(item, clip=None, failure=(path, str(error)), damage=None, decoder=None)
+        damage = _damage(path, clip.damage)
+        return dict(item, clip=views, failure=None, damage=damage, decoder=clip.decoder)
 
 
 def read_views(
@@ -193,9 +194,9 @@ def read_views(
     **read_options,
 ) -> Tensor:
     """All test views (V, T, C, H, W) of a video, by clip, then crop; it is read once."""
-    views, damage = _views_and_damage(video, transform, clip_options, num_crops, **read_options)
-    if damage:
-        warn_of_damage(video, damage, stacklevel=3)
+    views, clip = _views_and_clip(video, transform, clip_options, num_crops, **read_options)
+    if clip.damage:
+        warn_of_damage(video, clip.damage, stacklevel=3)
     return views
 
 
@@ -203,13 +204,13 @@ def _damage(path: str, damage: str) -> tuple[str, str] | None:
     return (path, damage) if damage else None
 
 
-def _views_and_damage(
+def _views_and_clip(
     video: VideoSource,
     transform: EvalTransform | Callable,
     clip_options: dict,
     num_crops: int,
     **read_options,
-) -> tuple[Tensor, str]:
+) -> tuple[Tensor, ReadClip]:
     num_frames, num_clips = clip_options["num_frames"], clip_options["num_clips"]
     clip = read_frames(
         video,
@@ -220,7 +221,7 @@ def _views_and_damage(
     )
     clips = (clip.frames[i * num_frames :][:num_frames] for i in range(num_clips))
     views = [view for frames in clips for view in transform.crops(frames, num_crops)]
-    return torch.stack(views), clip.damage
+    return torch.stack(views), clip
 
 
 def collate(items: list[dict]) -> dict:

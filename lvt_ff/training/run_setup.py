@@ -332,9 +332,8 @@ def _evaluation(run: Run) -> Callable[[], dict] | None:
             dataset,
             run.processor,
             run.accelerator,
-            batch_size=options.batch_size,
+            views_per_forward=options.batch_size,
             num_workers=options.num_workers,
-            progress="evaluating",
         )
         return results
 

@@ -337,7 +337,7 @@ def test_classifier_is_kept_for_the_same_classes_in_another_order(plain_run, vid
     assert {tensor.dtype for tensor in weights(tmp_path / "run").values()} == {torch.float32}
 
 
-def test_evaluation_fills_its_batches(plain_run, videos, monkeypatch):
+def test_evaluation_fills_its_batches(plain_run, videos, tmp_path, monkeypatch):
     sizes = []
     forward = LVTFFForVideoClassification.forward
 
@@ -347,11 +347,11 @@ def test_evaluation_fills_its_batches(plain_run, videos, monkeypatch):
 
     monkeypatch.setattr(LVTFFForVideoClassification, "forward", noting)
     outputs = {}
-    for batch_size in (1, 4, 6):
+    for number in (1, 4, 6):
         sizes.clear()
-        options = dict(clips=2, crops=1, num_workers=0, cpu=True)
-        outputs[batch_size] = evaluate(plain_run, videos, batch_size=batch_size, **options)
-        assert max(sizes) == batch_size and sum(sizes) == 20
+        options = dict(clips=2, crops=1, num_workers=0, cpu=True, views_per_forward=number)
+        outputs[number] = evaluate(plain_run, videos, output_dir=tmp_path, **options)
+        assert max(sizes) == number and sum(sizes) == 20
     assert outputs[1]["top1"] == outputs[4]["top1"] == outputs[6]["top1"]
 
 
@@ -422,7 +422,13 @@ def test_forced_decoder_reaches_the_readers(plain_run, videos, tmp_path, without
 
 def test_precision_of_an_evaluation_changes_its_scores(plain_run, videos, tmp_path, monkeypatch):
     kept = []
-    monkeypatch.setattr(evaluate_module, "topk_accuracy", lambda s, *a, **k: kept.append(s) or 0.0)
+    score = evaluate_module.score_videos
+
+    def keeping(*args, **options):
+        kept.append(score(*args, **options))
+        return kept[-1]
+
+    monkeypatch.setattr(evaluate_module, "score_videos", keeping)
     for precision in ("no", "bf16"):
         evaluate(
             plain_run,
@@ -433,8 +439,9 @@ def test_precision_of_an_evaluation_changes_its_scores(plain_run, videos, tmp_pa
             cpu=True,
         )
         AcceleratorState._reset_state(reset_partial_state=True)
-    assert not np.array_equal(kept[0], kept[-1])
-    np.testing.assert_allclose(kept[0], kept[-1], atol=0.05)
+    ours, theirs = (scores.logits for scores in kept)
+    assert not np.array_equal(ours, theirs)
+    np.testing.assert_allclose(ours, theirs, atol=0.05)
 
 
 def test_gradient_checkpointing_changes_nothing(plain_run, videos, tmp_path):
