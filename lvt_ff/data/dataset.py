@@ -40,7 +40,7 @@ class TrainDataset(Dataset):
         seed: of all draws.
         decoder, timeout_s, max_pixels, on_damage: see `read_clip`.
 
-    Items are asked for as (epoch, index).
+    Items are asked for as (epoch, index), or (epoch, index, repeat) for one of several clips.
     """
 
     def __init__(
@@ -68,10 +68,10 @@ class TrainDataset(Dataset):
     def __len__(self) -> int:
         return len(self.videos)
 
-    def __getitem__(self, key: tuple[int, int]) -> dict:
-        epoch, index = key
+    def __getitem__(self, key: tuple[int, int] | tuple[int, int, int]) -> dict:
+        index = key[1]
         failures = []
-        rng = np.random.default_rng((self.seed, epoch, index))
+        rng = np.random.default_rng((self.seed, *key))
         for _ in range(_REPLACEMENTS):
             before = rng.bit_generator.state
             choose = partial(self._choose, rng, before)
@@ -84,7 +84,8 @@ class TrainDataset(Dataset):
                 continue
             return dict(
                 clip=self.transform(clip.frames, rng),
-                label=int(self.videos.labels[index]),
+                label=self.videos.labels[index].tolist(),
+                path=self.videos.paths[index],
                 failures=failures,
                 damage=_damage(self.videos.paths[index], clip.damage),
             )
