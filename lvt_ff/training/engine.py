@@ -1,6 +1,7 @@
 """How processes were started, and which engine of accelerate trains."""
 
 import os
+import warnings
 
 import torch
 from accelerate import Accelerator
@@ -78,6 +79,8 @@ def check_engine(accelerator: Accelerator) -> None:
             "fsdp_offload_params is not supported: switch it off with `accelerate config`; "
             "--grad_checkpointing and a lower --batch_size save memory."
         )
+    # The stem's tokens are added to, not in place.
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module .*FramePatchEmbed")
     # Every process has loaded the weights already.
     plugin.cpu_ram_efficient_loading = False
     if accelerator.mixed_precision in _DTYPES:

@@ -25,6 +25,7 @@ from lvt_ff.hf import LVTFFConfig, LVTFFVideoProcessor
 from lvt_ff.hf.scores import score_function, scores_from_logits
 from lvt_ff.hub.model_folder import load_folder
 from lvt_ff.hub.resolve import is_repository, local_folder, origin
+from lvt_ff.training.engine import check_launch
 from lvt_ff.training.metrics import (
     class_accuracy,
     class_average_precision,
@@ -253,6 +254,7 @@ def evaluate(
 
 def make_accelerator(mixed_precision: str | None, cpu: bool, **options) -> Accelerator:
     """An Accelerator that does what was asked, or UsageError."""
+    check_launch()
     try:
         accelerator = Accelerator(mixed_precision=mixed_precision, cpu=cpu, **options)
     except (ImportError, ValueError) as error:

@@ -6,12 +6,12 @@ checkpoints and timm's parameter groups find plain modules and parameters.
 
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from lvt_ff.hf import LVTFFForVideoClassification
+from lvt_ff.hf import LVTFFConfig, LVTFFForVideoClassification
 from lvt_ff.utils.atomic_io import atomic_folder, let_umask_decide
 from lvt_ff.utils.environment import install_hint
 from lvt_ff.utils.errors import UsageError
@@ -22,7 +22,7 @@ __all__ = [
     "adapter_state",
     "add_lora",
     "check_adapter",
-    "has_lora",
+    "check_lora_options",
     "merge_lora",
     "save_adapter",
 ]
@@ -32,6 +32,7 @@ LORA_TARGETS = ("qkv", "proj", "fc1", "fc2")
 _BLOCKS, _HEAD = "model.blocks.", "model.head."
 _ADAPTER = "default"  # PEFT's name for a single one
 _PARTS = (".lora_A.", ".lora_B.")
+_OF_TRAINING = ("drop_rate", "attn_drop_rate", "drop_path_rate")
 
 
 def _peft() -> ModuleType:
@@ -129,11 +130,6 @@ def _ends_with(name: str, target: str) -> bool:
     return f".{name}".endswith(f".{target}")
 
 
-def has_lora(network: nn.Module) -> bool:
-    """Whether `add_lora` was called, and `merge_lora` not since."""
-    return any(_is_adapter(name) for name, _ in network.named_parameters())
-
-
 def _is_adapter(name: str) -> bool:
     return any(part in name for part in _PARTS)
 
@@ -154,11 +150,22 @@ def merge_lora(network: LVTFFForVideoClassification) -> None:
         del network.peft_config  # transformers would take the model for one with adapters
 
 
-def check_adapter(network: LVTFFForVideoClassification) -> None:
-    """Raise ValueError where adapters and head are not all that trains.
+def check_lora_options(options: SimpleNamespace) -> None:
+    """Raise ValueError for options of adapters where there are none."""
+    names = ("lora_alpha", "lora_dropout", "lora_targets", "lora_keep_adapter")
+    if options.lora_rank is None and (given := [name for name in names if getattr(options, name)]):
+        raise ValueError(f"--{given[0]} goes with adapters: give --lora_rank too.")
 
-    An adapter is loaded into a model that is there without it. A model that began with an image
+
+def check_adapter(network: LVTFFForVideoClassification, base: LVTFFConfig) -> None:
+    """Raise ValueError where adapters and head are not all that makes a model of its base.
+
+    An adapter is loaded into a model that is there without it. One that began with an image
     model's weights is not: its new parts are nowhere else.
+
+    Args:
+        network: with adapters.
+        base: configuration of the model that was adapted.
     """
     others = [
         name
@@ -170,6 +177,12 @@ def check_adapter(network: LVTFFForVideoClassification) -> None:
             "Adapters can be kept where a model trained on videos is adapted; this one has parts "
             f"that are new ({listed([name.removeprefix('model.') for name in others], 3)}), which "
             "no adapter holds: keep the merged model alone."
+        )
+    now, before = network.config.core_kwargs(), base.core_kwargs()
+    if changed := [name for name in now if now[name] != before[name] and name not in _OF_TRAINING]:
+        raise ValueError(
+            f"An adapter is loaded into its model as that is; {listed(changed)} is another here: "
+            "keep the merged model alone."
         )
 
 
@@ -186,14 +199,10 @@ def save_adapter(network: LVTFFForVideoClassification, folder: Path, base: str) 
     """Write a folder that `peft.PeftModel.from_pretrained(model, folder)` loads.
 
     Args:
-        network: with adapters.
+        network: with adapters, that `check_adapter` passes.
         folder: written whole, or not at all.
         base: the model that was adapted, as users name it.
-
-    Raises:
-        ValueError: see `check_adapter`.
     """
-    check_adapter(network)
     used = network.peft_config[_ADAPTER]
     config = _peft().LoraConfig(
         r=used.r,

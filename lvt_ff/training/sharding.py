@@ -9,10 +9,11 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.optim import Optimizer
 
 from lvt_ff.layers import FramePatchEmbed, VideoBlock
 
-__all__ = ["empty_copy", "full_tensors", "gathered_weights", "like"]
+__all__ = ["empty_copy", "full_tensors", "gathered_weights", "like", "optimizer_like"]
 
 
 def full_tensors(tensors: dict[str, Tensor], keep: bool) -> dict[str, Tensor]:
@@ -39,6 +40,21 @@ def like(tensor: Tensor, model: Tensor) -> Tensor:
     mesh, placements = model.device_mesh, model.placements
     # Everybody has all of it: nothing needs to be sent.
     return distribute_tensor(tensor.to(mesh.device_type), mesh, placements, src_data_rank=None)
+
+
+def optimizer_like(optimizer: Optimizer, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """An optimizer's whole tensors, by `PARAMETER.NAME`, sharded as its parameters are.
+
+    Args:
+        optimizer: whose parameters are numbered through all groups.
+        tensors: as large as their parameter, or numbers, which stay as they are.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    sharded = {}
+    for name, tensor in tensors.items():
+        parameter = parameters[int(name.split(".")[0])]
+        sharded[name] = like(tensor, parameter) if tensor.shape == parameter.shape else tensor
+    return sharded
 
 
 def empty_copy(network: nn.Module) -> nn.Module:

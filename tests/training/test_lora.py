@@ -13,7 +13,6 @@ from lvt_ff.training.lora import (
     adapter_state,
     add_lora,
     check_adapter,
-    has_lora,
     merge_lora,
     save_adapter,
 )
@@ -118,16 +117,16 @@ def test_what_an_image_model_left_new_trains_whole():
     assert "model.blocks.1.temporal_attn.qkv" in layers
     assert {f"model.{name}" for name in report.fresh} <= trained(network)
     with pytest.raises(ValueError, match=r"parts that are new \(temp_embed, .*merged model alone"):
-        check_adapter(network)
+        check_adapter(network, network.config)
 
 
 def test_merge_lora_keeps_scores_and_gives_back_the_names(clip):
     network, names = build(), build().state_dict().keys()
     add_lora(network, 2)
-    assert has_lora(network) and not has_lora(build())
     before = scores(train(network, clip), clip)
     merge_lora(network)
-    assert network.state_dict().keys() == names and not has_lora(network)
+    assert network.state_dict().keys() == names
+    assert not hasattr(network, "peft_config")
     torch.testing.assert_close(scores(network, clip), before, atol=1e-5, rtol=1e-5)
     assert (before - scores(build(), clip)).abs().max() > 0.01
 
@@ -141,6 +140,14 @@ def test_merged_folder_is_a_plain_one(clip, tmp_path):
     assert not (tmp_path / "adapter_config.json").exists()
     loaded = LVTFFForVideoClassification.from_pretrained(tmp_path)
     torch.testing.assert_close(scores(loaded, clip), before, atol=1e-5, rtol=1e-5)
+
+
+def test_an_adapter_of_a_changed_model_cannot_be_kept():
+    network = build(num_frames=4, drop_path_rate=0.1)
+    add_lora(network, 2)
+    with pytest.raises(ValueError, match="num_frames is another here: keep the merged model"):
+        check_adapter(network, build().config)
+    check_adapter(network, build(num_frames=4, num_labels=5).config)
 
 
 def test_saved_adapter_loads_with_peft_on_the_base(clip, tmp_path):
