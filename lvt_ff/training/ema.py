@@ -6,6 +6,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from lvt_ff.training.sharding import like
+
 __all__ = ["WeightAverage"]
 
 
@@ -53,7 +55,7 @@ class WeightAverage:
         if state.keys() != self.average.keys():
             raise ValueError("the averaged weights are of another model")
         for name, value in self.average.items():
-            value.copy_(state[name])
+            value.copy_(like(state[name], value))
 
     def _put(self, values: dict[str, Tensor]) -> None:
         for name, parameter in self._own.items():
