@@ -156,6 +156,10 @@ class TrainingLoop:
         if told := ", ".join(filter(None, (told, noted_changes(before, self.settings)))):
             self.history.notes.append(f"from step {step + 1} on: {told}")
             self.accelerator.print(f"changed {self.history.notes[-1]}")
+        if before.get("eval_videos") != self.settings["eval_videos"]:
+            # Figures of other videos say nothing beside those to come.
+            self.history.kept = []
+            self.history.epochs = [row for row in self.history.epochs if row["step"] != step]
         self.batches.first_step = step
         self._resumed = checkpoint, dict(scaler=scaler)
 

@@ -295,26 +295,37 @@ def _accelerator(options: SimpleNamespace) -> Accelerator:
 def _share_out(
     options: SimpleNamespace, network: LVTFFForVideoClassification, accelerator: Accelerator
 ) -> list[str]:
-    """Choose the clips of a forward pass, where that is asked for; a line that tells of it."""
-    world = accelerator.num_processes
+    """Choose the clips of a forward pass, and how many of these make a step, where that is asked
+    for, or another number of processes goes on; a line that tells of it."""
+    world, earlier = accelerator.num_processes, _earlier_settings(options)
     if options.find_batch_size:
         check_memory(accelerator.device)
         if options.total_batch_size is None:
             options.total_batch_size = options.batch_size * options.accumulation * world
             options.accumulation = 1
-        options.batch_size = _earlier_batch_size(options) or find_batch_size(
+        # That of a run that is resumed, which dropout was drawn with.
+        options.batch_size = earlier.get("batch_size") or find_batch_size(
             network,
             accelerator,
             options.total_batch_size,
             clip_shape=(network.model.num_frames, network.config.in_chans, *network.model.img_size),
             copies=(1 if options.optimizer == "sgd" else 2) + bool(options.ema_decay),
         )
+    elif options.total_batch_size is None and _has_other_world(options, earlier, world):
+        options.total_batch_size, options.accumulation = earlier["global_batch"], 1
     if options.total_batch_size is None:
         return []
     return [
         f"a step: {counted(_passes(options, world), 'forward pass', 'forward passes')} of "
         f"{counted(options.batch_size, 'clip')} on {counted(world, 'process', 'processes')}"
     ]
+
+
+def _has_other_world(options: SimpleNamespace, earlier: dict, world: int) -> bool:
+    """Whether a run goes on with the same options on another number of processes."""
+    names = ("batch_size", "accumulation")
+    same = all(earlier.get(name) == getattr(options, name) for name in names)
+    return same and earlier["global_batch"] != options.batch_size * options.accumulation * world
 
 
 def _passes(options: SimpleNamespace, num_processes: int) -> int:
@@ -324,13 +335,13 @@ def _passes(options: SimpleNamespace, num_processes: int) -> int:
     return split_batch(options.total_batch_size, options.batch_size, num_processes)
 
 
-def _earlier_batch_size(options: SimpleNamespace) -> int | None:
-    """That of the run that is resumed, which dropout was drawn with; None for a new run."""
+def _earlier_settings(options: SimpleNamespace) -> dict:
+    """Those of the run that is resumed; empty for a new run."""
     checkpoint = last_checkpoint(options.output_dir / "checkpoints") if options.resume else None
     if checkpoint is None:
-        return None
+        return {}
     with undamaged(checkpoint):
-        return read_state(checkpoint)["settings"]["batch_size"]
+        return read_state(checkpoint)["settings"]
 
 
 def training_loop(run: Run) -> TrainingLoop:
