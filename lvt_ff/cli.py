@@ -1,6 +1,7 @@
 """The command `lvt-ff`: names of commands, no logic."""
 
 import importlib
+import signal
 import sys
 from typing import NamedTuple
 
@@ -86,7 +87,7 @@ def main(args: list[str] | None = None) -> int:
         return run(function, f"lvt-ff {args[0]}", args[1:], command.positional)
     except KeyboardInterrupt:
         print(f"lvt-ff {args[0]}: interrupted", file=sys.stderr)
-        return 1
+        return 128 + signal.SIGINT
 
 
 def _overview() -> str:

@@ -33,9 +33,9 @@ _REPLACEMENTS = 10  # clips tried in place of one that cannot be read
 class TrainDataset(Dataset):
     """Random clips; a file that cannot be read is replaced by another, damage is reported.
 
-    The label of an item is a class number or a number, or where a video may have several labels an
-    array (K,), in which labels that hold during a part of the video only count for the clips that
-    show some of it.
+    The label of an item is a class number or a number, or where a video may have several labels a
+    list of 0 or 1 for each class, in which labels that hold during a part of the video only count
+    for the clips that show some of it.
 
     Args:
         videos: what to draw from.
@@ -44,7 +44,7 @@ class TrainDataset(Dataset):
         seed: of all draws.
         decoder, timeout_s, max_pixels, on_damage: see `read_clip`.
 
-    Items are asked for as (epoch, index).
+    Items are asked for as (epoch, index), or (epoch, index, repeat) for one of several clips.
     """
 
     def __init__(
@@ -72,10 +72,10 @@ class TrainDataset(Dataset):
     def __len__(self) -> int:
         return len(self.videos)
 
-    def __getitem__(self, key: tuple[int, int]) -> dict:
-        epoch, index = key
+    def __getitem__(self, key: tuple[int, int] | tuple[int, int, int]) -> dict:
+        index = key[1]
         failures = []
-        rng = np.random.default_rng((self.seed, epoch, index))
+        rng = np.random.default_rng((self.seed, *key))
         for _ in range(_REPLACEMENTS):
             before = rng.bit_generator.state
             choose = partial(self._choose, rng, before)
@@ -94,6 +94,7 @@ class TrainDataset(Dataset):
             return dict(
                 clip=self.transform(clip.frames, rng),
                 label=self._label(index, clip),
+                path=self.videos.paths[index],
                 failures=failures,
                 damage=_damage(self.videos.paths[index], clip.damage),
             )
@@ -101,13 +102,13 @@ class TrainDataset(Dataset):
             f"{_REPLACEMENTS} videos in a row could not be read; the last: {failures[-1][1]}"
         )
 
-    def _label(self, index: int, clip: ReadClip) -> int | float | np.ndarray:
+    def _label(self, index: int, clip: ReadClip) -> int | float | list[int]:
         labels, spans = self.videos.labels[index], self.videos.label_spans
         if spans is not None and clip.seconds is not None:
             shown = np.zeros_like(labels)
             shown[spans.within(index, *clip.seconds)] = 1
-            return shown
-        return labels if labels.ndim else labels.item()
+            return shown.tolist()
+        return labels.tolist()
 
     def _choose(self, rng: np.random.Generator, before: dict, total: int) -> np.ndarray:
         """Frame numbers; leaves `rng` as one call does, however often it is called."""

@@ -14,7 +14,14 @@ import torch
 from safetensors import SafetensorError
 from transformers.utils.logging import disable_progress_bar
 
-from lvt_ff.utils.errors import DamagedVideoWarning, Failure, UsageError, VideoReadError, one_line
+from lvt_ff.utils.errors import (
+    DamagedVideoWarning,
+    Failure,
+    Stopped,
+    UsageError,
+    VideoReadError,
+    one_line,
+)
 from lvt_ff.utils.option_parser import checked_options, command_parser, parse_command
 
 __all__ = ["command", "execute", "is_out_of_memory", "run"]
@@ -109,7 +116,10 @@ def _print_all_names() -> None:
 
 
 def execute(function: Callable, options: dict[str, Any], prog: str) -> int:
-    """Run a command: 0 where it is done, 1 where it failed, 2 where it was asked wrongly."""
+    """Run a command: 0 where it is done, 1 where it failed, 2 where it was asked wrongly.
+
+    128 and its number where a signal ended it.
+    """
     try:
         function(**options)
     except BrokenPipeError:  # of `lvt-ff models | head`: nobody reads on
@@ -118,6 +128,10 @@ def execute(function: Callable, options: dict[str, Any], prog: str) -> int:
     except UsageError as error:
         print(f"{prog}: error: {one_line(error)}", file=sys.stderr)
         return 2
+    except Stopped as error:
+        if os.environ.get("RANK", "0") == "0":  # all processes were told
+            print(f"{prog}: {one_line(error)}", file=sys.stderr)
+        return error.exit_status
     except (Failure, OSError, SafetensorError, VideoReadError) as error:
         print(f"{prog}: failed: {one_line(error)}", file=sys.stderr)
         return 1
