@@ -78,6 +78,7 @@ def test_one_list_in_many_spellings_is_the_same(root, name, caplog):
         "{path}; {label}",
         '"{path}" {label}',
         "{path} 120 {label}",
+        '"{path}" 120 {label}',
         "{path},7,{label}",
     ],
 )
@@ -140,6 +141,8 @@ def test_the_task_decides_what_labels_may_be(root):
     several = listing(root, "path,labels\na/0.mp4,jump|sit\nb/1.mp4,jump\n")
     with pytest.raises(ValueError, match="has 2 labels for .*a/0.mp4, where each video should"):
         load_video_list(several, task="single")
+    with pytest.raises(ValueError, match="has no labels"):
+        load_video_list(listing(root, "path,labels\na/0.mp4,\n"))
     one_each = listing(root, "path,labels\na/0.mp4,sit\nb/1.mp4,jump\n")
     assert load_video_list(one_each, task="single").labels.tolist() == [1, 0]
     with pytest.raises(ValueError, match="needs one number for each video"):
