@@ -10,7 +10,7 @@ import pytest
 
 from lvt_ff.data import load_video_list
 from lvt_ff.data.class_file import read_class_file
-from lvt_ff.data.video_places import which_exist
+from lvt_ff.data.video_places import videos_below, which_exist
 
 NAMES = ("b/1.mp4", "a/0.mp4", "b/2 of 3.mp4", "a/1.mp4")
 LABELS = ("jump", "sit", "jump", "run")
@@ -353,3 +353,12 @@ def test_columns_of_other_data_sets_are_no_reason_to_take_a_table_for_them(root,
         videos = load_video_list(listing(root, "\n".join([names, *rows])))
         assert videos.class_names == ("a", "b")
         assert "not used: " in caplog.text
+
+
+def test_videos_below_a_folder_are_found_once_whatever_leads_to_them(root):
+    (root / "a/again").symlink_to(root)
+    (root / "a/self").symlink_to("self")
+    assert videos_below(root, {"0", "2 of 3", "x"}) == {
+        "0": [f"{root}/a/0.mp4"],
+        "2 of 3": [f"{root}/b/2 of 3.mp4"],
+    }
