@@ -41,6 +41,8 @@ SMALLER = {
     "lvt_ff_default,lvt_ff_default:softmax,lvt_ff_default:relu:eager": "test_lvt_ff --repeats 1",
     "--mode train --dtype bfloat16": "--mode train --models test_lvt_ff --repeats 1",
     "from_a_file ": "from_a_file --num_frames 2 ",
+    "lvt-ff evaluate ": "lvt-ff evaluate --num_workers 0 ",
+    "--clips 10 --crops 3": "--clips 2",
 }
 # Other tests run these: installation is what CI does, others have their own tests.
 ELSEWHERE = r"pip |lvt-ff demo$|lvt-ff app --model \w+$|lvt-ff benchmark .*--(curve|table8)\b"
@@ -73,7 +75,47 @@ def workplace(hub, hf_model, tmp_path, monkeypatch):
         file.parent.mkdir(parents=True)
         write_video(file, random_frames(8, 64, 80, seed=number))
     write_video("clip.mp4", random_frames(10, 64, 80))
+    write_data_sets()
     return tmp_path
+
+
+def write_data_sets():
+    """A few videos in each of the layouts that are documented, with their lists."""
+    for folder in ("lists", "ssv2/labels", "kinetics", "charades"):
+        Path(folder).mkdir(parents=True)
+    clips = {
+        "ssv2/20bn-something-something-v2/{}.webm": ("1", "2", "3"),
+        "kinetics/train/left/{}_000010_000020.mp4": ("one",),
+        "kinetics/val/right/{}_000003_000013.mp4": ("two",),
+        "charades/Charades_v1_480/{}.mp4": ("46GP8", "N11GT"),
+    }
+    for place, names in clips.items():
+        for name in names:
+            file = Path(place.format(name))
+            file.parent.mkdir(parents=True, exist_ok=True)
+            codec = "libvpx" if file.suffix == ".webm" else "libx264"
+            write_video(file, random_frames(8, 64, 80, seed=len(name)), codec=codec)
+    Path("lists/classes.txt").write_text("left\nright\n")
+    Path("lists/train.csv").write_text(
+        "path,label,start,end\ntrain/left/0.mp4,left,,0.25\ntrain/right/0.mp4,right,0.25,\n"
+    )
+    Path("lists/test.txt").write_text("test/left/0.mp4 0\ntest/right/0.mp4 1\n")
+    rows = [
+        dict(id=i, template=f"Moving [something] {way}")
+        for i, way in zip("123", ("up", "down", "up"), strict=True)
+    ]
+    Path("ssv2/labels/train.json").write_text(json.dumps(rows[:2]))
+    Path("ssv2/labels/validation.json").write_text(json.dumps(rows[2:]))
+    Path("ssv2/labels/labels.json").write_text(
+        '{"Moving something down": "0", "Moving something up": "1"}'
+    )
+    kinetics = "label,youtube_id,time_start,time_end,split\n"
+    Path("kinetics/train.csv").write_text(kinetics + "left,one,10,20,train\nright,gone,1,2,train\n")
+    Path("kinetics/val.csv").write_text(kinetics + "right,two,3,13,validate\n")
+    charades = "id,actions,length\n46GP8,c000 0.0 0.2;c001 0.1 0.3,0.5\nN11GT,c001 0.00 9.50,0.5\n"
+    for part in ("train", "test"):
+        Path(f"charades/Charades_v1_{part}.csv").write_text(charades)
+    Path("charades/Charades_v1_classes.txt").write_text("c000 Holding some clothes\nc001 Sitting\n")
 
 
 @pytest.mark.parametrize("page, block", snippets())
@@ -93,6 +135,8 @@ def test_commands_run_one_after_the_other(page, workplace, hub, capsys, monkeypa
     lines = "".join(fenced(page, "bash")).replace("\\\n", " ").splitlines()
     if not any("--output_dir my_model" in line for line in lines):
         shutil.copytree("lvt_ff_demo/model", "my_model")
+    if page.stem == "data":
+        monkeypatch.setenv("LVT_FF_DECODE", "inline")  # many short runs: no process for each
     if page.stem == "imagenet":
         vit = timm_model("vit_tiny_patch16_224")
         import timm

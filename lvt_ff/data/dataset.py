@@ -34,9 +34,9 @@ _REPLACEMENTS = 10  # clips tried in place of one that cannot be read
 class TrainDataset(Dataset):
     """Random clips; a file that cannot be read is replaced by another, damage is reported.
 
-    The label of an item is a class number or a number, or where a video may have several labels an
-    array (K,), in which labels that hold during a part of the video only count for the clips that
-    show some of it.
+    The label of an item is a class number or a number, or where a video may have several labels a
+    list of 0 or 1 for each class, in which labels that hold during a part of the video only count
+    for the clips that show some of it.
 
     Args:
         videos: what to draw from.
@@ -98,7 +98,7 @@ class TrainDataset(Dataset):
             pixels, label = self._augmented(clip.frames, self._label(index, clip), rng)
             return dict(
                 clip=pixels,
-                label=label if label.ndim else label.item(),
+                label=label.tolist(),
                 path=self.videos.paths[index],
                 failures=failures,
                 damage=_damage(self.videos.paths[index], clip.damage),

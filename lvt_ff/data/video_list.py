@@ -186,7 +186,8 @@ def read_listing(
     check_choice("data_format", data_format, get_args(DataFormat))
     source = str(source)
     classes = read_class_file(class_file) if class_file is not None else None
-    request = Request(source, video_root and Path(video_root), classes, split)
+    root = Path(video_root) if video_root is not None else None
+    request = Request(source, root, classes, split, class_names is not None)
     if data_format == "auto":
         data_format = recognised(source)
     return request, FORMATS[data_format].read(request)
@@ -247,6 +248,8 @@ def class_numbers(
     """The classes in order, and the number of each of the listing's names; -1 for what is none."""
     order = class_names or (classes.names if classes else _found_order(source, listing))
     number = {name: place for place, name in enumerate(order)}
+    if not order:
+        raise ValueError(f"{source} has no labels.")
     numbers = np.full(len(listing.names), -1)
     for place, name in enumerate(listing.names):
         known = name

@@ -207,6 +207,7 @@ def load_videos(options: SimpleNamespace, start: str | Path) -> tuple[VideoList,
         videos.class_names,
         data_format=options.eval_data_format or options.data_format,
         video_root=options.eval_video_root or options.video_root,
+        task=videos.task,
         **how,
     )
     return videos, eval_videos

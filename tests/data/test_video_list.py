@@ -252,7 +252,7 @@ def test_the_same_list_in_several_spellings(folder, text, caplog):
         ('{"path": "wave/0.mp4",\n"label": "a"}', "is JSON, but has no whole object in line 1"),
         ('{"path": "wave/0.mp4", "label": {"a": 1}}', "has {'a': 1} in line 1, where a text or"),
         ('[{"path": "wave/0.mp4"', "begins as JSON and is none"),
-        ('[["wave/0.mp4", "a"]]', "no JSON object with path and label in line 1"),
+        ('[["wave/0.mp4", "a"]]', "no JSON object with path and label in entry 1"),
         ("path,label,start\nwave/0.mp4,a,1:30\n", "the start '1:30' in line 2: write seconds"),
         ("path,label,end\nwave/0.mp4,a,-1\n", "the end '-1' in line 2: write seconds"),
         ("path,label,start,end\nwave/0.mp4,a,2,2.0\n", "the end 2.0 in line 2, .* its start 2"),

@@ -9,9 +9,9 @@ from conftest import random_frames
 from safetensors.torch import load_file
 from sklearn.metrics import average_precision_score
 
-from lvt_ff import LVTFFConfig, LVTFFForVideoClassification, LVTFFVideoProcessor
 from lvt_ff.data import EvalDataset, load_video_list
 from lvt_ff.data.synthetic.writer import write_video
+from lvt_ff.hub.model_folder import load_folder
 from lvt_ff.training.evaluate import evaluate, make_accelerator, score_videos
 from lvt_ff.training.finetune import finetune
 from lvt_ff.utils.errors import UsageError
@@ -162,17 +162,11 @@ def test_precision_on_charades_is_that_of_scikit_learn(root, tmp_path):
     (root / "Charades_v1_classes.txt").write_text(
         "".join(f"c{number:03d} {name}\n" for number, name in enumerate(CLASSES))
     )
-    config = LVTFFConfig.from_variant(
-        "test_lvt_ff",
-        **FAST["model_args"],
-        id2label=dict(enumerate(CLASSES)),
-        problem_type="multi_label_classification",
-    )
-    size = dict(height=32, width=32)
-    processor = LVTFFVideoProcessor(num_frames=2, size=size, crop_size=size)
-    model = LVTFFForVideoClassification(config).eval()
-    for saved in (model, processor):
-        saved.save_pretrained(tmp_path / "model")
+    options = dict(train_data=root / "Charades_v1_test.csv", video_root=root / "videos")
+    finetune(**options, output_dir=tmp_path / "model", **FAST)
+    model, processor = load_folder(tmp_path / "model")
+    assert model.config.problem_type == "multi_label_classification"
+    assert model.config.class_names == CLASSES
     results = evaluate(
         str(tmp_path / "model"), root / "Charades_v1_test.csv", video_root=root / "videos",
         clips=2, num_workers=0, cpu=True,

@@ -166,3 +166,13 @@ def test_times_are_rounded_once():
     clock = Clock(Fraction(1, 12800), None, Fraction(1, 25))
     ticks = [512 * number for number in range(1000)]
     assert clock.seconds(ticks, ticks).tolist() == [number / 25 for number in range(1000)]
+
+
+def test_times_of_decoding_count_where_those_of_presentation_do_not_ascend():
+    clock = Clock(Fraction(1, 10), 3, Fraction(1, 25))
+    assert clock.seconds([4, 3, 8], [2, 3, 7]).tolist() == [0, 0.1, 0.5]
+    assert clock.seconds([None] * 4, [2, 5, None, None]).tolist() == pytest.approx(
+        [0, 0.3, 0.6, 0.9]
+    )
+    assert clock.seconds([4, 5, 8], [None] * 3).tolist() == pytest.approx([0.1, 0.2, 0.5])
+    assert clock.seconds([4, 3], [None, 5]).tolist() == [0, 1 / 25]

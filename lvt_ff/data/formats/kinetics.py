@@ -54,10 +54,10 @@ def read(request: Request) -> Listing:
     found = videos_below(request.root, {name for clip in clips for name in _names(clip)})
     places = [_place(clip, found) for clip in clips]
     names = tuple(sorted({clip.label for clip in clips}))
-    if request.classes is None and len(names) not in _SIZES:
+    if request.classes is None and not request.has_order and len(names) not in _SIZES:
         _logger.warning(
             "%s has %s, and Kinetics 400, 600 or 700: they are numbered by the alphabet among "
-            "themselves, unless the model or --class_file has the official numbers.",
+            "themselves. --class_file says where the official numbers are.",
             file,
             counted(len(names), "class", "classes"),
         )

@@ -22,12 +22,14 @@ class Request:
         video_root: the folder that videos lie in; None for where the format has them.
         classes: names of classes from a file that the user gave.
         split: of several in one source, the wanted one; None takes what is there.
+        has_order: a model has the classes and their order.
     """
 
     source: str
     video_root: Path | None = None
     classes: Classes | None = None
     split: str | None = None
+    has_order: bool = False
 
     @property
     def root(self) -> Path:

@@ -40,7 +40,7 @@ def read(request: Request) -> Listing:
     rows = _rows(file)
     classes = request.classes or _classes_beside(file)
     names = classes.names if classes else tuple(sorted({template for _, template in rows}))
-    if not classes:
+    if not classes and not request.has_order:
         _logger.warning(
             "There is no labels.json beside %s: its %d classes are numbered in the order of the "
             "alphabet. --class_file says where the official numbers are.",

@@ -72,12 +72,11 @@ def _seconds(file: Path, row: Row, column: str) -> float:
         value = math.nan
     if not 0 <= value < math.inf:
         raise ValueError(
-            f"{file} has the {column} {shortened(text, 60)!r} in line {row.line}: write seconds, "
+            f"{file} has the {column} {shortened(text, 60)!r} in {row.place}: write seconds, "
             "such as 12.5, or nothing."
         )
     if column == "end" and row.start and value <= float(row.start):
         raise ValueError(
-            f"{file} has the end {text} in line {row.line}, which is not behind its start "
-            f"{row.start}."
+            f"{file} has the end {text} in {row.place}, which is not behind its start {row.start}."
         )
     return value

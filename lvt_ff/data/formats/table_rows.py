@@ -29,13 +29,13 @@ class Row(NamedTuple):
     """A video of a list, as texts without the spaces around them.
 
     Args:
-        line: of the file, from 1.
+        place: in the file, such as "line 7".
         path: never empty.
         labels: one, or where the list has a column for several, none or more.
         start, end: empty where there is none.
     """
 
-    line: int
+    place: str
     path: str
     labels: tuple[str, ...]
     start: str = ""
@@ -108,31 +108,30 @@ def _csv_rows(file: Path, reader: Iterator[list[str]]) -> tuple[list[Row], bool]
                 f"{file} has {len(fields)} fields in line {reader.line_num}, but {len(names)} "
                 "columns: put paths and labels that hold a comma in quotation marks."
             )
-        rows.append(_row(file, reader.line_num, dict(zip(names, fields, strict=False))))
+        place = f"line {reader.line_num}"
+        rows.append(_row(file, place, dict(zip(names, fields, strict=False))))
     return rows, "labels" in (names or ())
 
 
-def _row(file: Path, line: int, fields: dict[str, Any]) -> Row:
+def _row(file: Path, place: str, fields: dict[str, Any]) -> Row:
     for column in ("path", *(() if "labels" in fields else ("label",))):
         if not fields.get(column):
-            raise ValueError(
-                f"{file} has no {column} in line {line}: write one, or delete the line."
-            )
+            raise ValueError(f"{file} has no {column} in {place}: write one, or delete it.")
     several = "labels" in fields
-    labels = _several(file, line, fields["labels"]) if several else (fields["label"],)
-    return Row(line, fields["path"], labels, fields.get("start", ""), fields.get("end", ""))
+    labels = _several(file, place, fields["labels"]) if several else (fields["label"],)
+    return Row(place, fields["path"], labels, fields.get("start", ""), fields.get("end", ""))
 
 
-def _several(file: Path, line: int, text: str) -> tuple[str, ...]:
+def _several(file: Path, place: str, text: str) -> tuple[str, ...]:
     """Labels of one video, each once."""
     if not text.startswith("["):
         labels = text.split(LABEL_SEPARATOR)
     else:
         try:
-            labels = [_text(file, line, label) for label in json.loads(text)]
+            labels = [_text(file, place, label) for label in json.loads(text)]
         except json.JSONDecodeError as error:
             raise ValueError(
-                f"{file} has labels in line {line} that are no JSON list ({error}): write "
+                f"{file} has labels in {place} that are no JSON list ({error}): write "
                 f'["jump", "run"] or jump{LABEL_SEPARATOR}run.'
             ) from error
     return tuple(dict.fromkeys(label.strip() for label in labels if label.strip()))
@@ -141,22 +140,22 @@ def _several(file: Path, line: int, text: str) -> tuple[str, ...]:
 def _json_rows(file: Path, handle: TextIO, first: str) -> tuple[list[Row], bool]:
     objects = _json_list(file, handle) if first.lstrip()[0] == "[" else _json_lines(file, handle)
     rows, names = [], {}
-    for line, content in objects:
+    for place, content in objects:
         if not isinstance(content, dict):
-            raise ValueError(f"{file} has no JSON object with path and label in line {line}.")
+            raise ValueError(f"{file} has no JSON object with path and label in {place}.")
         names.update(dict.fromkeys(content))
-        fields = {name: _text(file, line, content[name]) for name in _COLUMNS if name in content}
-        rows.append(_row(file, line, fields))
+        fields = {name: _text(file, place, content[name]) for name in _COLUMNS if name in content}
+        rows.append(_row(file, place, fields))
     _tell_unused(file, list(names))
     return rows, "labels" in names
 
 
-def _json_lines(file: Path, handle: TextIO) -> Iterator[tuple[int, Any]]:
+def _json_lines(file: Path, handle: TextIO) -> Iterator[tuple[str, Any]]:
     for line, text in enumerate(handle, start=1):
         if not text.strip():
             continue
         try:
-            yield line, json.loads(text)
+            yield f"line {line}", json.loads(text)
         except ValueError as error:
             raise ValueError(
                 f"{file} is JSON, but has no whole object in line {line} ({error}). A list of "
@@ -164,14 +163,16 @@ def _json_lines(file: Path, handle: TextIO) -> Iterator[tuple[int, Any]]:
             ) from error
 
 
-def _json_list(file: Path, handle: TextIO) -> Iterator[tuple[int, Any]]:
+def _json_list(file: Path, handle: TextIO) -> Iterator[tuple[str, Any]]:
     try:
-        yield from enumerate(json.load(handle), start=1)
+        content = json.load(handle)
     except json.JSONDecodeError as error:
         raise ValueError(f"{file} begins as JSON and is none: {error}.") from error
+    for number, entry in enumerate(content, start=1):
+        yield f"entry {number}", entry
 
 
-def _text(file: Path, line: int, value: Any) -> str:
+def _text(file: Path, place: str, value: Any) -> str:
     """A value of JSON as CSV would have it."""
     if isinstance(value, list):
         return json.dumps(value)
@@ -180,7 +181,7 @@ def _text(file: Path, line: int, value: Any) -> str:
     if isinstance(value, str | int | float) and not isinstance(value, bool):
         return str(value).strip()
     raise ValueError(
-        f"{file} has {shortened(str(value), 60)} in line {line}, where a text or a number belongs."
+        f"{file} has {shortened(str(value), 60)} in {place}, where a text or a number belongs."
     )
 
 
@@ -202,11 +203,11 @@ def _numbered_rows(file: Path, handle: TextIO, first: str) -> list[Row]:
                 "number of a class, as its first line does."
             )
         path, label = found
-        rows.append(Row(line, path.strip('"'), (str(label),)))
+        rows.append(Row(f"line {line}", path, (str(label),)))
     before = [_last_number(row.path) for row in rows]
     if all(before):  # numbers of frames
         rows = [row._replace(path=found[0]) for row, found in zip(rows, before, strict=True)]
-    return rows
+    return [row._replace(path=row.path.strip('"')) for row in rows]
 
 
 def _last_number(text: str) -> tuple[str, int] | None:

@@ -10,7 +10,7 @@ import pytest
 
 from lvt_ff.data import load_video_list
 from lvt_ff.data.class_file import read_class_file
-from lvt_ff.data.video_places import which_exist
+from lvt_ff.data.video_places import videos_below, which_exist
 
 NAMES = ("b/1.mp4", "a/0.mp4", "b/2 of 3.mp4", "a/1.mp4")
 LABELS = ("jump", "sit", "jump", "run")
@@ -78,6 +78,7 @@ def test_one_list_in_many_spellings_is_the_same(root, name, caplog):
         "{path}; {label}",
         '"{path}" {label}',
         "{path} 120 {label}",
+        '"{path}" 120 {label}',
         "{path},7,{label}",
     ],
 )
@@ -140,6 +141,8 @@ def test_the_task_decides_what_labels_may_be(root):
     several = listing(root, "path,labels\na/0.mp4,jump|sit\nb/1.mp4,jump\n")
     with pytest.raises(ValueError, match="has 2 labels for .*a/0.mp4, where each video should"):
         load_video_list(several, task="single")
+    with pytest.raises(ValueError, match="has no labels"):
+        load_video_list(listing(root, "path,labels\na/0.mp4,\n"))
     one_each = listing(root, "path,labels\na/0.mp4,sit\nb/1.mp4,jump\n")
     assert load_video_list(one_each, task="single").labels.tolist() == [1, 0]
     with pytest.raises(ValueError, match="needs one number for each video"):
@@ -350,3 +353,12 @@ def test_columns_of_other_data_sets_are_no_reason_to_take_a_table_for_them(root,
         videos = load_video_list(listing(root, "\n".join([names, *rows])))
         assert videos.class_names == ("a", "b")
         assert "not used: " in caplog.text
+
+
+def test_videos_below_a_folder_are_found_once_whatever_leads_to_them(root):
+    (root / "a/again").symlink_to(root)
+    (root / "a/self").symlink_to("self")
+    assert videos_below(root, {"0", "2 of 3", "x"}) == {
+        "0": [f"{root}/a/0.mp4"],
+        "2 of 3": [f"{root}/b/2 of 3.mp4"],
+    }
