@@ -99,7 +99,8 @@ def show_batch(
             (skip), or count them as files that cannot be read (raise).
     """
     options = dict(locals(), eval_data=None, output_file=Path(output_file))
-    options = SimpleNamespace(**options, **options.pop("augmentation"))
+    options |= options.pop("augmentation")
+    options = SimpleNamespace(**options)
     with usage():
         check_output_file(options.output_file, "--output_file")
         start = model if is_variant(model) else local_folder(model)

@@ -270,10 +270,11 @@ def test_options_that_do_not_go_together_are_refused(options, message):
         Augmentation(**options)
 
 
-def test_options_as_a_recipe_holds_them_are_taken():
-    defaults = Augmentation()
-    given = Augmentation(scale_jitter=list(defaults.scale_jitter), crop_scale=[0.5, 1.0])
-    assert given.crop_scale == [0.5, 1.0]
+def test_options_are_taken_from_among_others():
+    options = dict(lr=0.1, hflip=0.5, mixup=None, scale_jitter=[1.0, 1.2])
+    assert Augmentation.from_options(options) == Augmentation(hflip=0.5, scale_jitter=[1.0, 1.2])
+    defaults = list(Augmentation().scale_jitter)
+    Augmentation(scale_jitter=defaults, crop_scale=[0.5, 1.0])  # as a file of settings has them
 
 
 def test_mixing_needs_two_clips():
