@@ -18,7 +18,7 @@ from lvt_ff.data.transforms import EvalTransform, TrainTransform
 from lvt_ff.data.video_list import VideoList
 from lvt_ff.utils.errors import VideoReadError
 from lvt_ff.video.clip_buffer import MAX_PIXELS
-from lvt_ff.video.reader import OnDamage, read_frames, warn_of_damage
+from lvt_ff.video.reader import OnDamage, ReadClip, read_frames, warn_of_damage
 from lvt_ff.video.sources import VideoSource
 
 __all__ = [
@@ -33,6 +33,10 @@ _REPLACEMENTS = 10  # clips tried in place of one that cannot be read
 
 class TrainDataset(Dataset):
     """Random clips; a file that cannot be read is replaced by another, damage is reported.
+
+    The label of an item is a class number or a number, or where a video may have several labels an
+    array (K,), in which labels that hold during a part of the video only count for the clips that
+    show some of it.
 
     Args:
         videos: what to draw from.
@@ -80,16 +84,21 @@ class TrainDataset(Dataset):
             before = rng.bit_generator.state
             choose = partial(self._choose, rng, before)
             try:
-                clip = read_frames(self.videos.source(index), choose, **self.read_options)
+                clip = read_frames(
+                    self.videos.source(index),
+                    choose,
+                    span=self.videos.span(index),
+                    **self.read_options,
+                )
             except VideoReadError as error:
                 failures.append((self.videos.paths[index], str(error)))
                 rng.bit_generator.state = before  # whether frames were chosen or not
                 index = int(rng.integers(len(self)))
                 continue
-            pixels, label = self._augmented(clip.frames, self.videos.labels[index], rng)
+            pixels, label = self._augmented(clip.frames, self._label(index, clip), rng)
             return dict(
                 clip=pixels,
-                label=label.tolist(),
+                label=label if label.ndim else label.item(),
                 path=self.videos.paths[index],
                 failures=failures,
                 damage=_damage(self.videos.paths[index], clip.damage),
@@ -97,6 +106,14 @@ class TrainDataset(Dataset):
         raise VideoReadError(
             f"{_REPLACEMENTS} videos in a row could not be read; the last: {failures[-1][1]}"
         )
+
+    def _label(self, index: int, clip: ReadClip) -> np.ndarray:
+        labels, spans = self.videos.labels[index], self.videos.label_spans
+        if spans is not None and clip.seconds is not None:
+            shown = np.zeros_like(labels)
+            shown[spans.within(index, *clip.seconds)] = 1
+            return shown
+        return labels
 
     def _augmented(
         self, frames: np.ndarray, label: np.ndarray, rng: np.random.Generator
@@ -155,16 +172,18 @@ class EvalDataset(Dataset):
         path = self.videos.paths[index]
         item = dict(index=index, label=self.videos.labels[index].tolist())
         try:
-            views, damage = _views_and_damage(
+            views, clip = _views_and_clip(
                 self.videos.source(index),
                 self.transform,
                 self.clip_options,
                 self.num_crops,
+                span=self.videos.span(index),
                 **self.read_options,
             )
         except VideoReadError as error:
-            return dict(item, clip=None, failure=(path, str(error)), damage=None)
-        return dict(item, clip=views, failure=None, damage=_damage(path, damage))
+            return dict(item, clip=None, failure=(path, str(error)), damage=None, decoder=None)
+        damage = _damage(path, clip.damage)
+        return dict(item, clip=views, failure=None, damage=damage, decoder=clip.decoder)
 
 
 def read_views(
@@ -175,9 +194,9 @@ def read_views(
     **read_options,
 ) -> Tensor:
     """All test views (V, T, C, H, W) of a video, by clip, then crop; it is read once."""
-    views, damage = _views_and_damage(video, transform, clip_options, num_crops, **read_options)
-    if damage:
-        warn_of_damage(video, damage, stacklevel=3)
+    views, clip = _views_and_clip(video, transform, clip_options, num_crops, **read_options)
+    if clip.damage:
+        warn_of_damage(video, clip.damage, stacklevel=3)
     return views
 
 
@@ -185,13 +204,13 @@ def _damage(path: str, damage: str) -> tuple[str, str] | None:
     return (path, damage) if damage else None
 
 
-def _views_and_damage(
+def _views_and_clip(
     video: VideoSource,
     transform: EvalTransform | Callable,
     clip_options: dict,
     num_crops: int,
     **read_options,
-) -> tuple[Tensor, str]:
+) -> tuple[Tensor, ReadClip]:
     num_frames, num_clips = clip_options["num_frames"], clip_options["num_clips"]
     clip = read_frames(
         video,
@@ -202,7 +221,7 @@ def _views_and_damage(
     )
     clips = (clip.frames[i * num_frames :][:num_frames] for i in range(num_clips))
     views = [view for frames in clips for view in transform.crops(frames, num_crops)]
-    return torch.stack(views), clip.damage
+    return torch.stack(views), clip
 
 
 def collate(items: list[dict]) -> dict:

@@ -160,7 +160,7 @@ class TrainTransform:
         self.like = like
         self.augmentation = augmentation or Augmentation()
         policy = self.augmentation.auto_augment
-        self._policy = policy and ClipPolicy(policy, like.crop_size, like.mean, like.interpolation)
+        self._policy = policy and ClipPolicy(policy, like.mean, like.interpolation)
 
     def __call__(
         self, frames: np.ndarray, rng: np.random.Generator, may_flip: bool = True

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Annotated, Any, Literal
 
-from lvt_ff.data import MAX_PIXELS, Augmentation, Decoder, OnDamage
+from lvt_ff.data import MAX_PIXELS, Augmentation, DataFormat, Decoder, Missing, OnDamage
 from lvt_ff.hub.push import check_login, push
 from lvt_ff.training.batch_size import LrScaling
 from lvt_ff.training.checkpoint import last_checkpoint
@@ -59,6 +59,12 @@ def finetune(
     output_dir: Path,
     *,
     eval_data: Path | None = None,
+    data_format: DataFormat = "auto",
+    video_root: Path | None = None,
+    eval_data_format: DataFormat | None = None,
+    eval_video_root: Path | None = None,
+    missing: Missing = "fail",
+    class_file: Path | None = None,
     recipe: Recipe = "auto",
     pretrained: bool | None = None,
     model_args: dict[str, Any] | None = None,
@@ -71,6 +77,8 @@ def finetune(
     epochs: PositiveInt | None = None,
     batch_size: PositiveInt | None = None,
     accumulation: PositiveInt = 1,
+    total_batch_size: PositiveInt | None = None,
+    find_batch_size: bool = False,
     optimizer: Literal["adamw", "sgd"] | None = None,
     lr: NonNegativeFloat | None = None,
     lr_scaling: LrScaling = "none",
@@ -80,6 +88,11 @@ def finetune(
     warmup_epochs: NonNegativeFloat | None = None,
     layer_decay: Decay | None = None,
     freeze: int = 0,
+    lora_rank: PositiveInt | None = None,
+    lora_alpha: PositiveFloat | None = None,
+    lora_dropout: Share = 0.0,
+    lora_targets: str | None = None,
+    lora_keep_adapter: bool = False,
     drop_rate: Share | None = None,
     drop_path_rate: Share | None = None,
     loss: Loss | None = None,
@@ -108,6 +121,7 @@ def finetune(
     mixed_precision: Literal["no", "bf16", "fp16"] | None = None,
     grad_checkpointing: bool = False,
     compile: bool = False,
+    shard: bool = False,
     cpu: bool = False,
 ) -> dict:
     """Fine-tune a model on labelled videos; the output folder loads in timm and transformers.
@@ -118,9 +132,19 @@ def finetune(
         model: Variant, such as lvt_ff_default, or lvt_ff_default.fb_in22k_ft_in1k with the tag of
             its weights (`lvt-ff models` lists them); model folder; or ORG/NAME[@REVISION] on the
             Hub.
-        train_data: Folder with one subfolder per class, or CSV file with the columns path,label.
+        train_data: Folder with one subfolder per class, or file that lists videos: CSV, TSV or JSON
+            with path and label (or labels; start and end), "path number" lines, or the files of
+            Something-Something V2, Kinetics or Charades.
         output_dir: Where the finished model folder goes; checkpoints lie in its checkpoints folder.
         eval_data: Like train_data; without it the last weights are kept, with it the best.
+        data_format: Format of train_data; auto recognises it.
+        video_root: Folder that listed videos lie in; that of the list if not given.
+        eval_data_format: Format of eval_data; as data_format if not given.
+        eval_video_root: Folder that videos of eval_data lie in; as video_root if not given.
+        missing: What is done with videos that are listed and not on disk: end here (fail), or leave
+            them out (skip).
+        class_file: File with the names of the classes in order, one a line or JSON, for lists that
+            have only numbers, or not all classes.
         recipe: Values of the options below that are not given. auto takes scratch for random
             weights, small for fewer than 500 videos, else pretrained; modern adds strong
             augmentation and averaged weights; ssv2, kinetics and charades are the authors'.
@@ -138,6 +162,9 @@ def finetune(
         epochs: Passes over the training videos.
         batch_size: Clips in one forward pass of one process.
         accumulation: Forward passes of a process in an optimizer step.
+        total_batch_size: Clips of a step on all processes; accumulation follows from it.
+        find_batch_size: Take the largest batch_size that the memory of every GPU holds, of those
+            that make up total_batch_size (or what batch_size and accumulation make together).
         optimizer: AdamW, or SGD with Nesterov momentum (the paper's).
         lr: Peak learning rate, for the global batch unless it is scaled.
         lr_scaling: Multiply lr by the clips of a step divided by lr_batch (linear), or by the
@@ -149,6 +176,15 @@ def finetune(
             shortened to a fifth of a short run.
         layer_decay: Factor of the learning rate from a block to the one before; 1 turns it off.
         freeze: Number of first blocks, and the stem, that do not train.
+        lora_rank: Train adapters of this rank (LoRA, with PEFT) in place of the blocks' linear
+            layers; the head, and what an image model's weights leave new, train whole.
+        lora_alpha: What adapters give is multiplied by lora_alpha / lora_rank; as lora_rank if not
+            given.
+        lora_dropout: Dropout on the adapters' inputs.
+        lora_targets: Linear layers of a block that get adapters, by the end of their names, with
+            commas between, such as attn.qkv,temporal_attn.qkv; qkv,proj,fc1,fc2 if not given.
+        lora_keep_adapter: Also write the adapters, which the model folder has merged into its
+            weights, as PEFT's folder `adapter`, for the model folder that was adapted.
         drop_rate: Dropout before the classifier; the model's own if neither given nor the recipe's.
         drop_path_rate: Stochastic depth of the last block, rising from 0 at the first.
         loss: Cross-entropy, binary cross-entropy of each class (bce), or the asymmetric loss for
@@ -186,6 +222,8 @@ def finetune(
         mixed_precision: Autocast dtype; that of `accelerate launch` if not given.
         grad_checkpointing: Recompute blocks in the backward pass to save memory.
         compile: Compile the model with torch.compile; the first steps take minutes.
+        shard: Share weights, gradients and optimizer state out among processes (FSDP2), for models
+            that do not fit otherwise.
         cpu: Use the CPU where there is a GPU.
     """
     options = dict(locals())

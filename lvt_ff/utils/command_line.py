@@ -32,6 +32,7 @@ _SMALLER = {
     "batch_size": "lower --batch_size",
     "clips": "lower --clips",
     "crops": "lower --crops",
+    "views_per_forward": "lower --views_per_forward",
     "grad_checkpointing": "use --grad_checkpointing",
     "mixed_precision": "use --mixed_precision bf16",
     "recipe": "lower batch_size in --recipe",

@@ -228,6 +228,10 @@ def test_one_option_leaves_what_others_draw():
         whole = augmented(frames, seed, **EVERYTHING | dict(random_erasing=0.0))
         erased = augmented(frames, seed, **EVERYTHING | dict(random_erasing=1.0))
         box_of((whole != erased).any(1)[0])
+        cuts = dict(crop_scale=(0.3, 1.0), color_jitter=0.4)
+        black = np.zeros((1, 60, 90, 3), dtype=np.uint8)  # which colours and cuts do not change
+        boxes = [augmented(black, seed, random_erasing=1.0, **more) for more in ({}, cuts)]
+        assert torch.equal(*boxes) and boxes[0].any()
         flips = (augmented(frames, seed, color_jitter=0.4, hflip=hflip) for hflip in (0.0, 1.0))
         torch.testing.assert_close(next(flips), next(flips).flip(-1), atol=1, rtol=0)
 
@@ -243,11 +247,13 @@ def test_draws_follow_from_the_generator_and_leave_the_global_ones():
 
 
 def test_a_clip_has_memory_of_its_own():
-    frames = random_frames(2, 32, 32)
+    frames = np.ascontiguousarray(random_frames(2, 32, 32))  # as readers give them
+    before = frames.copy()
     clip = augmented(frames, scale_jitter=(1.0, 1.0))  # neither resized nor cut
     assert torch.equal(clip, as_clip(frames)) and clip.is_contiguous()
     clip.zero_()
-    assert frames.any()
+    augmented(frames, scale_jitter=(1.0, 1.0), random_erasing=1.0)
+    assert np.array_equal(frames, before)
 
 
 @pytest.mark.parametrize(

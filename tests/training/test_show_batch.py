@@ -1,5 +1,7 @@
 """The picture shows the very clips and labels that training gives the model."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +16,7 @@ from lvt_ff.training import show_batch as module
 from lvt_ff.training.finetune import finetune
 from lvt_ff.training.mixing import BatchTransform
 from lvt_ff.training.show_batch import show_batch
+from lvt_ff.utils.errors import UsageError
 
 SIZES = dict(num_frames=3, img_size=32)
 
@@ -125,6 +128,31 @@ def test_stride_sizes_and_batch_change_what_is_read(shown):
     assert not np.array_equal(*strides)
     frames, titles = shown(num_frames=2, img_size=48, batch_size=5)
     assert frames.shape == (5, 2, 48, 48, 3) and len(titles) == 5
+
+
+def test_listed_videos_may_have_several_labels(shown, videos, tmp_path):
+    paths = sorted(videos.rglob("*.mp4"))
+    labels = ["a;b", "a", "b;c", "c", "a;c", "b"]
+    names = [*(path.name for path in paths), "gone.mp4"]
+    rows = [
+        dict(path=name, labels=label.split(";"))
+        for name, label in zip(names, [*labels, "a"], strict=True)
+    ]
+    (tmp_path / "list.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "all").mkdir()
+    for path in paths:
+        (tmp_path / "all" / path.name).symlink_to(path)
+    (tmp_path / "names.txt").write_text("c\nb\na\n")
+    options = dict(train_data=tmp_path / "list.jsonl", video_root=tmp_path / "all", batch_size=6)
+    with pytest.raises(UsageError, match="gone.mp4"):
+        shown(**options)
+    with pytest.raises(UsageError):
+        shown(**options, missing="skip", data_format="ssv2")
+    _, titles = shown(**options, missing="skip", data_format="table")
+    assert sorted(titles) == sorted(label.replace(";", " + ") for label in labels)
+    _, titles = shown(**options, missing="skip", class_file=tmp_path / "names.txt")
+    expected = [" + ".join(reversed(label.split(";"))) for label in labels]
+    assert sorted(titles) == sorted(expected)
 
 
 def test_clips_of_a_model_folder_have_its_size(shown, hf_model, processor, tmp_path):
