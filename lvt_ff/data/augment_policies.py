@@ -50,7 +50,7 @@ def check_policy(policy: str) -> None:
     if name not in _SECTIONS:
         raise ValueError(
             f"--auto_augment has no policy {shortened(policy, 60)!r}: choose from "
-            f"{', '.join(_SECTIONS)}, such as rand-m7-n4-mstd0.5-inc1."
+            f"none, {', '.join(_SECTIONS)}, such as rand-m7-n4-mstd0.5-inc1."
         )
     known, seen = _SECTIONS[name], set()
     for section in sections:

@@ -118,9 +118,11 @@ def show_batch(
         check_output_file(options.output_file, "--output_file")
         start = model if is_variant(model) else local_folder(model)
         videos, _ = load_videos(options, start)
+        asked = dict(vars(options))
         values = load_recipe(chosen_recipe(recipe, len(videos), starts_trained(options)))
         take_recipe(options, {name: values[name] for name in values.keys() & vars(options)})
         drawn = Augmentation.from_options(vars(options))
+        drawn.check_effects(asked)
         drawn.check_batch_size(options.batch_size)
         processor = _processor(options, start)
     if warning := flip_warning(videos.class_names, drawn):

@@ -119,7 +119,7 @@ def test_known_policies_are_taken(policy):
     "policy, message",
     [
         ("", "no policy ''"),
-        ("Rand-m9", "no policy 'Rand-m9': choose from rand, augmix, original"),
+        ("Rand-m9", "no policy 'Rand-m9': choose from none, rand, augmix, original"),
         ("randaugment", "no policy"),
         ("rand-m11", "cannot read 'm11'; behind rand may stand.* m .magnitude from 0 to 10"),
         ("rand-m9.5", "cannot read 'm9.5'"),

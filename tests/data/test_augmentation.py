@@ -262,25 +262,42 @@ def test_a_clip_has_memory_of_its_own():
         (dict(scale_jitter=(2.0, 1.0)), "--scale_jitter takes the smaller factor first"),
         (dict(crop_scale=(1.0, 0.5)), "--crop_scale takes the smaller share first"),
         (dict(crop_scale=(0.5, 1.0), crop_ratio=(2, 1)), "--crop_ratio takes the smaller ratio"),
+        (dict(auto_augment="randaugment"), "--auto_augment has no policy 'randaugment'"),
+    ],
+)
+def test_options_out_of_order_or_unknown_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        Augmentation(**options)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
         (dict(crop_scale=(0.5, 1.0), scale_jitter=(1.0, 2.0)), "--crop_scale takes the place of"),
         (dict(crop_ratio=(1.0, 1.0)), "--crop_ratio has an effect only with --crop_scale"),
         (dict(hflip_swap=True), "--hflip_swap has an effect only with --hflip"),
         (dict(erasing_mode="const"), "--erasing_mode has an effect only with --random_erasing"),
         (dict(mixup_prob=0.5), "--mixup_prob has an effect only with --mixup or --cutmix"),
         (dict(mixup=1.0, mixup_switch_prob=0.3), "only with --mixup and --cutmix"),
-        (dict(auto_augment="randaugment"), "--auto_augment has no policy 'randaugment'"),
     ],
 )
-def test_options_that_do_not_go_together_are_refused(options, message):
+def test_options_that_change_nothing_are_refused_if_asked_for(options, message):
+    merged = Augmentation.from_options(options)
     with pytest.raises(ValueError, match=message):
-        Augmentation(**options)
+        merged.check_effects(options)
+    merged.check_effects(dict.fromkeys(options))  # they are the recipe's
+    merged.check_effects(dict(lr=0.1, hflip=0.0))
+    needed = dict(hflip=0.5, random_erasing=0.5, mixup=0.5, cutmix=0.5, crop_scale=(0.1, 1.0))
+    if "scale_jitter" not in options:
+        Augmentation(**needed | options).check_effects(options)
 
 
 def test_options_are_taken_from_among_others():
     options = dict(lr=0.1, hflip=0.5, mixup=None, scale_jitter=[1.0, 1.2])
     assert Augmentation.from_options(options) == Augmentation(hflip=0.5, scale_jitter=[1.0, 1.2])
     defaults = list(Augmentation().scale_jitter)
-    Augmentation(scale_jitter=defaults, crop_scale=[0.5, 1.0])  # as a file of settings has them
+    options = dict(scale_jitter=defaults, crop_scale=[0.5, 1.0])  # as a file of settings has them
+    Augmentation(**options).check_effects(options)
 
 
 def test_mixing_needs_two_clips():

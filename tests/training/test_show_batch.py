@@ -123,6 +123,12 @@ def test_options_change_the_clips(shown, change):
     assert not np.array_equal(shown()[0], shown(**change)[0])
 
 
+def test_every_part_of_a_recipe_can_be_turned_off(shown):
+    off = dict(auto_augment="none", random_erasing=0.0, mixup=0.0, cutmix=0.0)
+    for plain, modern in zip(shown(), shown(recipe="modern", **off), strict=True):
+        assert np.array_equal(plain, modern)
+
+
 def test_stride_sizes_and_batch_change_what_is_read(shown):
     strides = [shown(sampling="dense", sampling_stride=stride)[0] for stride in (1, 2)]
     assert not np.array_equal(*strides)
@@ -182,6 +188,7 @@ def test_the_picture_is_written_and_what_was_not_read_is_told(videos, tmp_path, 
     "change, message",
     [
         (["--mixup", "0.8", "--batch_size", "1"], "--batch_size of 2 or more, got 1"),
+        (["--erasing_mode", "rand"], "has an effect only with --random_erasing"),
         (["--auto_augment", "rand-x9"], "cannot read 'x9'"),
         (["--model", "lvt_ff_sz"], "neither a variant nor a model folder"),
         (["--train_data", "nowhere"], "nowhere does not exist"),
