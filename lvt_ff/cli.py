@@ -1,6 +1,7 @@
 """The command `lvt-ff`: names of commands, no logic."""
 
 import importlib
+import signal
 import sys
 from typing import NamedTuple
 
@@ -28,8 +29,28 @@ GROUPS: dict[str, dict[str, Command]] = {
             "lvt_ff.benchmarking.benchmark", "benchmark", "measure speed and memory of models"
         ),
     },
+    "get data ready": {
+        "check-data": Command(
+            "lvt_ff.data.check_data", "check_data", "find what is wrong with videos", ("data",)
+        ),
+        "prepare-data": Command(
+            "lvt_ff.data.prepare_data",
+            "prepare_data",
+            "write videos as tar shards",
+            ("source", "dest"),
+        ),
+        "benchmark-data": Command(
+            "lvt_ff.benchmarking.benchmark_data",
+            "benchmark_data",
+            "measure how fast videos are read",
+            ("data",),
+        ),
+    },
     "train a model": {
         "finetune": Command("lvt_ff.training.finetune", "finetune", "train on your own videos"),
+        "show-batch": Command(
+            "lvt_ff.training.show_batch", "show_batch", "draw what a model sees in training"
+        ),
         "evaluate": Command("lvt_ff.training.evaluate", "evaluate", "accuracy on labelled videos"),
         "ensemble": Command(
             "lvt_ff.training.ensemble",
@@ -95,14 +116,14 @@ def main(args: list[str] | None = None) -> int:
         return run(function, f"lvt-ff {args[0]}", args[1:], command.positional)
     except KeyboardInterrupt:
         print(f"lvt-ff {args[0]}: interrupted", file=sys.stderr)
-        return 1
+        return 128 + signal.SIGINT
 
 
 def _overview() -> str:
     lines = ["usage: lvt-ff COMMAND [options]; every command has --help"]
     for title, commands in GROUPS.items():
         lines += ["", f"{title}:"]
-        lines += [f"  {name:<10} {command.summary}" for name, command in commands.items()]
+        lines += [f"  {name:<14} {command.summary}" for name, command in commands.items()]
     return "\n".join(lines)
 
 

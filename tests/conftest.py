@@ -32,6 +32,7 @@ os.environ.update(
 from accelerate.state import AcceleratorState  # noqa: E402
 
 import lvt_ff  # noqa: E402
+from lvt_ff.data.synthetic.writer import write_video  # noqa: E402
 from lvt_ff.video import reader  # noqa: E402
 
 # Here and in the processes that tests start: sums differ in the last digit with the number.
@@ -73,6 +74,18 @@ def fresh_accelerator():
     """accelerate keeps device and precision of the first run of a process."""
     yield
     AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.fixture(scope="session")
+def two_classes(tmp_path_factory) -> Path:
+    """A folder of ten small videos of two classes."""
+    root = tmp_path_factory.mktemp("two_classes")
+    for number in range(10):
+        label = root / f"class {number % 2}"
+        label.mkdir(exist_ok=True)
+        frames = random_frames(6, 32, 48, seed=number) // 2 + 100 * (number % 2)
+        write_video(label / f"{number}.mp4", frames)
+    return root
 
 
 @pytest.fixture

@@ -28,9 +28,10 @@ from lvt_ff.ablation.tables import Table, table_of
 from lvt_ff.data import load_video_list
 from lvt_ff.data.synthetic.motion import MOTION_CLASSES, draw_motion
 from lvt_ff.data.synthetic.writer import write_dataset
+from lvt_ff.training.divergence import Diverged
 from lvt_ff.training.evaluate import make_accelerator
 from lvt_ff.training.finetune import finetune
-from lvt_ff.training.loop import Diverged, changed_settings, told_settings
+from lvt_ff.training.resume_rules import changed_settings, told_settings
 from lvt_ff.utils.atomic_io import write_text
 from lvt_ff.utils.command_line import command
 from lvt_ff.utils.environment import environment

@@ -23,8 +23,10 @@ __all__ = [
 _RECIPE = dict(
     img_size=MOTION_SIZE,
     scale_jitter=(1.0, 1.0),
+    recipe="scratch",
     optimizer="adamw",
     weight_decay=0.05,
+    label_smoothing=0.0,
 )
 # Videos made up where none are given, and the recipe on them; "small" is for CPU cores.
 SCALES: dict[str, dict[str, Any]] = {

@@ -8,7 +8,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from lvt_ff.training.loop import told_settings
+from lvt_ff.training.resume_rules import told_settings
 from lvt_ff.utils.atomic_io import atomic_file, write_text
 from lvt_ff.utils.plots import PLAIN_TEXT, save_figure
 

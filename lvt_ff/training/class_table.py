@@ -36,6 +36,8 @@ def class_table(videos: VideoList, eval_videos: VideoList | None = None) -> str:
 
 
 def _counts(videos: VideoList) -> np.ndarray:
+    if videos.labels.ndim == 2:
+        return videos.labels.sum(axis=0)
     return np.bincount(videos.labels, minlength=len(videos.class_names))
 
 

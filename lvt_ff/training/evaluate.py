@@ -9,14 +9,23 @@ import numpy as np
 from accelerate import Accelerator
 from torch import nn
 
-from lvt_ff.data import MAX_PIXELS, Decoder, EvalDataset, OnDamage, VideoList, load_video_list
-from lvt_ff.data.video_list import load_multi_label_list, load_value_list
+from lvt_ff.data import (
+    MAX_PIXELS,
+    DataFormat,
+    Decoder,
+    EvalDataset,
+    Missing,
+    OnDamage,
+    VideoList,
+    load_video_list,
+)
 from lvt_ff.hf import LVTFFConfig, LVTFFVideoProcessor
 from lvt_ff.hf.pooling import Pooling, default_pooling
 from lvt_ff.hf.scores import score_function
 from lvt_ff.hub.card_results import add_evaluation
 from lvt_ff.hub.model_folder import load_folder
 from lvt_ff.hub.resolve import is_repository, local_folder, origin
+from lvt_ff.training.engine import check_launch
 from lvt_ff.training.evaluation_report import print_report, score_table, write_report
 from lvt_ff.training.measures import class_rows, confidence_intervals, measure, scores_of
 from lvt_ff.training.partial_scores import PartialScores
@@ -123,19 +132,18 @@ def evaluate_videos(
     return results, scores
 
 
-def _load_data(data: Path, config: LVTFFConfig) -> VideoList:
+_TASKS = {"softmax": "single", "sigmoid": "multi", "none": "regression"}
+
+
+def _load_data(data: Path, config: LVTFFConfig, **how) -> VideoList:
     """What a model is evaluated on, by the kind of problem that it was trained for."""
-    function, names = score_function(config), config.class_names
-    if function == "softmax":
-        return load_video_list(data, names)
-    if function == "sigmoid":
-        return load_multi_label_list(data, names)
-    if len(names) != 1:
+    task, names = _TASKS[score_function(config)], config.class_names
+    if task == "regression" and len(names) != 1:
         raise ValueError(
             f"The model predicts {len(names)} numbers for a video: a list of videos has only one "
             "for each, so that only models of one can be evaluated."
         )
-    return load_value_list(data, names[0])
+    return load_video_list(data, names, task=task, **how)
 
 
 @command(
@@ -149,6 +157,10 @@ def _load_data(data: Path, config: LVTFFConfig) -> VideoList:
 def evaluate(
     model: str,
     data: Path,
+    data_format: DataFormat = "auto",
+    video_root: Path | None = None,
+    missing: Missing = "fail",
+    class_file: Path | None = None,
     clips: PositiveInt = 1,
     crops: PositiveInt = 1,
     view_pooling: Pooling | None = None,
@@ -169,14 +181,21 @@ def evaluate(
     Each video is read once for all its views, and their scores are pooled; the view nearest to the
     centre is told beside them. Videos that cannot be read count as wrong and are listed. By the
     model's `problem_type` other figures take the place of accuracy: average precision for several
-    labels a video (multi_label_classification; a video with several has a line in the CSV file for
-    each), and mean absolute and root mean square error for numbers (regression; labels in the CSV
-    file are numbers, videos that cannot be read are left out).
+    labels a video (multi_label_classification; a list has a column labels for them, or a line for
+    each), and mean absolute and root mean square error for numbers (regression; labels are numbers,
+    videos that cannot be read are left out).
     Figures of a model folder also go into its results.json and onto its card.
 
     Args:
         model: Model folder, or ORG/NAME[@REVISION] on the Hub.
-        data: Folder with one subfolder per class, or CSV file with the columns path,label.
+        data: Folder with one subfolder per class, or file that lists videos: CSV, TSV or JSON with
+            path and label (or labels; start and end), "path number" lines, or the files of
+            Something-Something V2, Kinetics or Charades.
+        data_format: Format of data; auto recognises it.
+        video_root: Folder that listed videos lie in; that of the list if not given.
+        missing: What is done with videos that are listed and not on disk: end here (fail), or leave
+            them out (skip).
+        class_file: File with the names of the classes that a list has only the numbers of.
         clips: Clips in time per video.
         crops: Crops along the longer side per clip.
         view_pooling: What is made of a video's views: the mean of their probabilities, or the
@@ -205,7 +224,14 @@ def evaluate(
         folder = Path(output_dir or model)
         check_output_folder(folder, "--output_dir")
         check_rgb(network.config.in_chans)
-        videos = _load_data(data, network.config)
+        videos = _load_data(
+            data,
+            network.config,
+            data_format=data_format,
+            video_root=video_root,
+            missing=missing,
+            class_file=class_file,
+        )
     accelerator = make_accelerator(mixed_precision, cpu)
     dataset = EvalDataset(
         videos,
@@ -327,6 +353,7 @@ def _enter(results: dict, folder: Path, place: Path) -> list[str]:
 
 def make_accelerator(mixed_precision: str | None, cpu: bool, **options) -> Accelerator:
     """An Accelerator that does what was asked, or UsageError."""
+    check_launch()
     try:
         accelerator = Accelerator(mixed_precision=mixed_precision, cpu=cpu, **options)
     except (ImportError, ValueError) as error:

@@ -1,75 +1,88 @@
 """The loop of a fine-tuning run: steps, evaluations, checkpoints, resuming."""
 
 import math
-import shutil
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lvt_ff.kernels import Kernel
 from lvt_ff.training.batches import MicroBatches, seed_micro_batch
-from lvt_ff.training.checkpoint import load_checkpoint, read_state, save_checkpoint
+from lvt_ff.training.checkpoint import (
+    optimizer_tensors,
+    read_state,
+    read_tensors,
+    save_checkpoint,
+    undamaged,
+    update_state,
+    with_tensors,
+)
+from lvt_ff.training.divergence import (
+    Diverged,
+    first_bad_gradient,
+    first_bad_layer,
+    told_divergence,
+)
+from lvt_ff.training.ema import WeightAverage
+from lvt_ff.training.history import History, StepLog
+from lvt_ff.training.kept_weights import KeptWeights
+from lvt_ff.training.losses import hits
+from lvt_ff.training.mixing import BatchTransform
 from lvt_ff.training.optim import learning_rate, set_learning_rate
-from lvt_ff.utils.atomic_io import atomic_folder
-from lvt_ff.utils.errors import Failure, UsageError, one_line
-from lvt_ff.utils.progress import print_line, progress_bar
+from lvt_ff.training.resume_rules import changed_settings, noted_changes
+from lvt_ff.training.sharding import (
+    empty_copy,
+    full_tensors,
+    gathered_weights,
+    optimizer_like,
+)
+from lvt_ff.training.signals import StopRequest, stop_requests
+from lvt_ff.utils.errors import Failure, Stopped, UsageError
+from lvt_ff.utils.progress import Reporter, print_line
+from lvt_ff.utils.short_text import counted
 
-__all__ = ["Diverged", "History", "TrainingLoop", "changed_settings", "told_settings"]
+__all__ = ["LoopOptions", "TrainingLoop"]
 
-# Options that do not change what a run computes.
-# The data is compared by its fingerprint, so that its folder may be moved.
-_FREE_SETTINGS = {
-    *("eval_data", "max_bad_fraction", "max_pixels", "num_workers", "on_damage", "output_dir"),
-    *("save_steps", "tracker", "train_data"),
-}
-
-
-@dataclass
-class History:
-    """What a run has done so far, as checkpoints keep it."""
-
-    steps: list[dict] = field(default_factory=list)
-    epochs: list[dict] = field(default_factory=list)
-    best: dict | None = None
-    bad_files: dict[str, str] = field(default_factory=dict)
-    damaged_files: dict[str, str] = field(default_factory=dict)  # used with what was left
+_MAX_SKIPPED = 50  # steps in a row that fp16's scaler leaves out: it halves its scale each time
+_TRACKED = ("loss", "top1", "lr", "grad_norm")
 
 
-class Diverged(Failure):
-    """A loss that is not a number."""
+@dataclass(frozen=True)
+class LoopOptions:
+    """How a loop goes.
 
+    Args:
+        peak_lr, warmup_steps: see `learning_rate`.
+        clip_grad: largest gradient norm; 0 does not clip.
+        max_bad_files: more unreadable videos than this end the run.
+        eval_epochs: epochs from one evaluation to the next.
+        save_steps, save_minutes: how often to save besides, or None.
+        keep_best: number of best weights to keep.
+        early_stopping: evaluations without a better one that end the run, or None.
+        metric: of an evaluation, the higher the better.
+        allow_changes: go on with settings that compute something else.
+    """
 
-def told_settings(results: dict) -> dict:
-    """All that a run's results.json tells of how it was made; older files have it in one part."""
-    return results["settings"] | results.get("derived", {})
-
-
-def changed_settings(before: dict, now: dict) -> str:
-    """The settings that another run had otherwise, in words; empty where it computes the same."""
-    changed = [key for key in now if key not in _FREE_SETTINGS and before.get(key) != now[key]]
-    return ", ".join(f"{key} was {before.get(key)!r}, is {now[key]!r}" for key in changed)
-
-
-@contextmanager
-def _undamaged(checkpoint: Path) -> Iterator[None]:
-    """Within this block, a checkpoint that does not fit its own run is damaged."""
-    try:
-        yield
-    except (ValueError, LookupError, RuntimeError, SafetensorError, OSError) as error:
-        raise Failure(
-            f"{checkpoint} is damaged ({one_line(error)[:200]}): delete it and start again."
-        ) from error
+    peak_lr: float
+    warmup_steps: int
+    clip_grad: float
+    max_bad_files: float
+    eval_epochs: int = 1
+    save_steps: int | None = None
+    save_minutes: float | None = None
+    keep_best: int = 1
+    early_stopping: int | None = None
+    metric: str = "top1"
+    allow_changes: bool = False
 
 
 class TrainingLoop:
@@ -81,13 +94,13 @@ class TrainingLoop:
         accelerator: devices and precision.
         batches: which videos make which step; its `first_step` is set by `resume`.
         folder: for checkpoints.
-        settings: of the run, and what was derived from them; a resumed one must have the same.
-        peak_lr, warmup_steps: see `learning_rate`.
-        label_smoothing: of the cross entropy.
-        clip_grad: largest gradient norm, or None.
-        max_bad_files: more unreadable videos than this end the run.
-        eval_epochs, save_steps: how often to evaluate, and to save besides.
-        evaluate: gives `top1`, `top5`, … of the present weights, or None without evaluation data.
+        log: of the steps.
+        settings: of the run, and what was derived from them; see `resume_rules`.
+        options: how it goes.
+        batch_transform: clips and labels as they were read to inputs and targets.
+        criterion: of logits and targets.
+        ema_decay: of the averaged weights that are evaluated and kept; None keeps the present ones.
+        evaluate: gives measures of the present weights, or None without evaluation data.
     """
 
     def __init__(
@@ -97,176 +110,395 @@ class TrainingLoop:
         accelerator: Accelerator,
         batches: MicroBatches,
         folder: Path,
+        log: StepLog,
         settings: dict,
+        options: LoopOptions,
         *,
-        peak_lr: float,
-        warmup_steps: int,
-        label_smoothing: float,
-        clip_grad: float | None,
-        max_bad_files: float,
-        eval_epochs: int,
-        save_steps: int | None,
+        batch_transform: BatchTransform,
+        criterion: Callable[[Tensor, Tensor], Tensor],
+        ema_decay: float | None,
         evaluate: Callable[[], dict] | None,
     ):
         self.network, self.optimizer = network, optimizer
         self.kernels = [part for part in network.modules() if isinstance(part, Kernel)]
         self.accelerator, self.batches = accelerator, batches
-        self.folder = folder
-        self.settings = settings
-        self.peak_lr, self.warmup_steps = peak_lr, warmup_steps
-        self.criterion = nn.CrossEntropyLoss(label_smoothing=label_smoothing)
-        self.clip_grad = clip_grad
-        self.max_bad_files = max_bad_files
-        self.eval_epochs, self.save_steps = eval_epochs, save_steps
-        self.evaluate = evaluate
+        self.folder, self.kept_weights = folder, KeptWeights(folder)
+        self.log, self.settings, self.options = log, settings, options
+        self.batch_transform = batch_transform
+        self.criterion, self.evaluate = criterion, evaluate
+        self.finished = empty_copy(network)
+        self.ema_decay, self.average = ema_decay, None
         self.history = History()
-        self._scaler_state = None
+        self.skipped_in_a_row = 0
+        self._resumed: tuple[Path, dict] | None = None
+        self._saved_s = time.perf_counter()
 
     def resume(self, checkpoint: Path) -> None:
-        """Take over weights, optimizer state and history; raises UsageError if settings differ."""
-        with _undamaged(checkpoint):
+        """Take over weights and history; raises UsageError if settings differ that must not."""
+        with undamaged(checkpoint):
             state = read_state(checkpoint)
-        told = changed_settings(state["settings"], self.settings)
-        if told:
-            raise UsageError(f"Cannot resume {checkpoint}: {told}. Use the same settings.")
-        with _undamaged(checkpoint):
-            load_checkpoint(checkpoint, self.network, self.optimizer)
-        self.batches.first_step = state["step"]
-        self.history = History(**state["history"])
-        self._scaler_state = state["scaler"]
+            before, step = state["settings"], state["step"]
+        told = changed_settings(before, self.settings)
+        if told and not self.options.allow_changes:
+            raise UsageError(
+                f"Cannot resume {checkpoint}: {told}. Use the same settings, or --allow_changes to "
+                "go on with others."
+            )
+        if step > self.batches.num_steps:
+            raise UsageError(
+                f"Cannot resume {checkpoint}: {step} steps are done, and --epochs asks for "
+                f"{self.batches.num_steps}."
+            )
+        with undamaged(checkpoint):
+            self.network.load_state_dict(read_tensors(checkpoint, "model"))
+            self.history = History(**state["history"])
+            scaler = state["scaler"]
+        if told := ", ".join(filter(None, (told, noted_changes(before, self.settings)))):
+            self.history.notes.append(f"from step {step + 1} on: {told}")
+            self.accelerator.print(f"changed {self.history.notes[-1]}")
+        if before.get("eval_videos") != self.settings["eval_videos"]:
+            # Figures of other videos say nothing beside those to come.
+            self.history.kept = []
+            self.history.epochs = [row for row in self.history.epochs if row["step"] != step]
+        self.batches.first_step = step
+        self._resumed = checkpoint, dict(scaler=scaler)
 
     def run(self, micro_batches: Iterator[dict]) -> History:
-        """All remaining steps; `micro_batches` are this process's, in order."""
-        accelerator, batches = self.accelerator, self.batches
-        self.trained, self.optimizer = accelerator.prepare(self.network, self.optimizer)
-        # prepare moves AdamW's counters to the GPU, where reading each of them waits.
-        for state in self.optimizer.state.values():
-            state.update({"step": state["step"].cpu()} if "step" in state else {})
-        if self._scaler_state is not None and accelerator.scaler is not None:
-            accelerator.scaler.load_state_dict(self._scaler_state)
-        self.trained.train()
-        shown = accelerator.is_main_process
-        done = batches.first_step
-        with progress_bar(batches.num_steps, "step", initial=done, shown=shown) as bar:
+        """All remaining steps; `micro_batches` are this process's, in order.
+
+        Raises:
+            Stopped: a signal came; a checkpoint was written.
+            Diverged: loss, gradients or scores are not finite.
+            Failure: too many videos cannot be read.
+        """
+        self._prepare()
+        accelerator, batches, done = self.accelerator, self.batches, self.batches.first_step
+        first = accelerator.is_main_process
+        reporter = Reporter(batches.num_steps, "step", initial=done, shown=first)
+        with stop_requests() as request, self._opened_log(done), reporter:
+            if self._is_end(done) and not self._is_evaluated(done):
+                self._end_epoch(done)  # it was stopped in this evaluation
             for step in range(done, batches.num_steps):
-                row = self._step(step, micro_batches)
-                self.history.steps.append(row)
-                bar.update()
-                bar.set_postfix_str(_speed(row, batches.global_batch))
-                accelerator.log({key: row[key] for key in ("loss", "top1", "lr")}, step=step + 1)
-                self._after_step(step + 1)
+                if self._is_exhausted():
+                    break
+                row, number, due = self._step(step, micro_batches, request)
+                self.history.add(row)
+                if first:
+                    self.log.add(row)
+                reporter.update(_speed(row, batches.global_batch))
+                accelerator.log({key: row[key] for key in _TRACKED}, step=step + 1)
+                self._after_step(step + 1, due, number)
         return self.history
 
-    def _step(self, step: int, micro_batches: Iterator[dict]) -> dict:
+    def _prepare(self) -> None:
+        """Put network and optimizer where they run, with the state of a resumed run."""
+        accelerator = self.accelerator
+        self.trained, self.optimizer = accelerator.prepare(self.network, self.optimizer)
+        if isinstance(self.criterion, nn.Module):
+            self.criterion.to(accelerator.device)
+        if self.ema_decay:
+            self.average = WeightAverage(self.network, self.ema_decay)
+        if self._resumed:
+            checkpoint, state = self._resumed
+            with undamaged(checkpoint):
+                self._load(checkpoint)
+                if accelerator.scaler is not None and state["scaler"] is not None:
+                    accelerator.scaler.load_state_dict(state["scaler"])
+        self.network.train()
+
+    def _load(self, checkpoint: Path) -> None:
+        optimizer = self._own_optimizer()
+        tensors = optimizer_like(optimizer, read_tensors(checkpoint, "optimizer"))
+        optimizer.load_state_dict(with_tensors(optimizer.state_dict(), tensors))
+        if self.average is not None:
+            self.average.load(read_tensors(checkpoint, "average"))
+
+    def _own_optimizer(self) -> Optimizer:
+        """The optimizer without what accelerate put around it."""
+        return getattr(self.optimizer, "optimizer", self.optimizer)
+
+    def _opened_log(self, done: int):
+        return self.log.opened(done) if self.accelerator.is_main_process else nullcontext()
+
+    # A step
+
+    def _step(
+        self, step: int, micro_batches: Iterator[dict], request: StopRequest
+    ) -> tuple[dict, int, bool]:
+        """A row for the log, the number of a signal that came, and whether to save."""
         accelerator, batches = self.accelerator, self.batches
-        lr = learning_rate(step, batches.num_steps, self.peak_lr, self.warmup_steps)
+        lr = learning_rate(step, batches.num_steps, self.options.peak_lr, self.options.warmup_steps)
         set_learning_rate(self.optimizer, lr)
         for kernel in self.kernels:
             kernel.start_step(step)
-        start, waited, failures, damages = time.perf_counter(), 0.0, [], []
+        start, waited, seen = time.perf_counter(), 0.0, []
         totals = torch.zeros(2, device=accelerator.device)
         for number in range(batches.accumulation):
             asked = time.perf_counter()
-            batch = next(micro_batches)
+            seen.append(next(micro_batches))
             waited += time.perf_counter() - asked
-            failures += [failure for item in batch["failures"] for failure in item]
-            damages += [damage for damage in batch["damage"] if damage]
-            clips = batch["clip"].to(accelerator.device, non_blocking=True)
-            labels = torch.tensor(batch["label"], device=accelerator.device)
-            place = number * batches.num_processes + batches.rank
-            seed_micro_batch(batches.seed, step, place)
             last = number + 1 == batches.accumulation
             with nullcontext() if last else accelerator.no_sync(self.trained):
-                totals += self._backward(clips, labels)
-        if self.clip_grad is not None:
-            accelerator.clip_grad_norm_(self.trained.parameters(), self.clip_grad)
+                totals += self._backward(step, number, seen[-1])
+        norm = self._gradient_norm()
+        loss, hit, facts = self._agree(totals, norm, seen, request)
+        self._check_finite(step, loss, norm, seen)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        totals = torch.cat([totals, totals.new_tensor([len(failures) + len(damages)])])
-        loss, hits, bad = (accelerator.reduce(totals, "sum") / batches.num_processes).tolist()
-        loss, top1 = loss / batches.accumulation, hits / batches.accumulation
-        if math.isnan(loss):
-            raise Diverged(f"The loss is not a number at step {step + 1}: lower --lr or use bf16.")
-        if bad:
-            self.history.bad_files.update(gather_object(failures))
-            self.history.damaged_files.update(gather_object(damages))
-            self._check_bad_files()
-        order = zlib.crc32(batches.step_indices(step)[1].tobytes())
+        self._count_skipped(step)
+        if self.average is not None:
+            self.average.update(step)
+        self._note_bad_files(seen, facts["bad"])
+        keys = batches.step_indices(step)[1]
         seconds = time.perf_counter() - start
-        return dict(loss=loss, top1=top1, lr=lr, order=order, time_s=seconds, wait_s=waited)
+        row = dict(loss=loss, top1=hit, lr=lr, grad_norm=norm)
+        row |= dict(order=zlib.crc32(keys.tobytes()), time_s=seconds, wait_s=waited)
+        return row, facts["signal"], facts["due"]
 
-    def _backward(self, clips: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def _inputs(self, step: int, number: int, batch: dict) -> tuple[Tensor, Tensor]:
+        clips = batch["clip"].to(self.accelerator.device, non_blocking=True)
+        labels = torch.as_tensor(np.array(batch["label"]), device=self.accelerator.device)
+        return self.batch_transform(clips, labels, step, self._place(number))
+
+    def _backward(self, step: int, number: int, batch: dict) -> Tensor:
+        clips, targets = self._inputs(step, number, batch)
+        self._seed(step, number)
         logits = self.trained(pixel_values_videos=clips).logits.float()
-        loss = self.criterion(logits, labels)
+        loss = self.criterion(logits, targets)
         self.accelerator.backward(loss / self.batches.accumulation)
-        top1 = (logits.argmax(dim=1) == labels).float().mean()
-        return torch.stack([loss.detach(), top1])
+        return torch.stack([loss.detach(), hits(logits.detach(), targets)])
 
-    def _check_bad_files(self) -> None:
-        if len(self.history.bad_files) > self.max_bad_files:
+    def _place(self, number: int) -> int:
+        """Which of all micro-batches of a step one of this process is."""
+        return number * self.batches.num_processes + self.batches.rank
+
+    def _seed(self, step: int, number: int) -> None:
+        seed_micro_batch(self.batches.seed, step, self._place(number))
+
+    def _gradient_norm(self) -> float:
+        largest = self.options.clip_grad or math.inf
+        norm = self.accelerator.clip_grad_norm_(self.trained.parameters(), largest)
+        return float(getattr(norm, "full_tensor", lambda: norm)())
+
+    def _agree(
+        self, totals: Tensor, norm: float, seen: list[dict], request: StopRequest
+    ) -> tuple[float, float, dict]:
+        """Means over all processes, and what any of them has to tell the others."""
+        bad = sum(map(len, _failures(seen))) + len(_damages(seen))
+        due = self.accelerator.is_main_process and self._is_due()
+        told = totals.new_tensor([bad, due, request.number == 15, request.number == 2])
+        summed = self.accelerator.reduce(torch.cat([totals, told]), "sum").tolist()
+        count = self.batches.num_processes * self.batches.accumulation
+        number = 15 if summed[4] else 2 if summed[5] else 0
+        facts = dict(bad=summed[2] > 0, due=summed[3] > 0, signal=number)
+        return summed[0] / count, summed[1] / count, facts
+
+    def _is_due(self) -> bool:
+        minutes = self.options.save_minutes
+        return minutes is not None and time.perf_counter() - self._saved_s >= 60 * minutes
+
+    def _check_finite(self, step: int, loss: float, norm: float, seen: list[dict]) -> None:
+        """Raise Diverged, on all processes alike, before the optimizer takes the gradients in."""
+        skips = self.accelerator.scaler is not None  # it looks for such gradients itself
+        if math.isfinite(loss) and (math.isfinite(norm) or skips):
+            return
+        reports = gather_object([self._bad_micro_batch(step, seen)])
+        what = "The loss is" if not math.isfinite(loss) else "Gradients are"
+        layer = next((layer for layer, _ in reports if layer), None)
+        paths = [path for found, paths in reports for path in paths if found == layer]
+        raise Diverged(told_divergence(step + 1, what, layer, paths))
+
+    def _bad_micro_batch(self, step: int, seen: list[dict]) -> tuple[str | None, list[str]]:
+        """Where this process's numbers stop being finite, and the clips with which they do.
+
+        Every process computes all of its micro-batches again, as sharded ones wait for each other.
+        """
+        layers = []
+        for number, batch in enumerate(seen):
+            clips, _ = self._inputs(step, number, batch)
+
+            def forward(number: int = number, clips: Tensor = clips) -> Tensor:
+                self._seed(step, number)
+                return self.network(pixel_values_videos=clips).logits
+
+            layers.append(first_bad_layer(self.network, forward))
+        for layer, batch in zip(layers, seen, strict=True):
+            if layer:
+                return layer, batch["path"]
+        gradient = first_bad_gradient(self.network)
+        told = f"the gradient of {gradient}" if gradient else None
+        return told, [path for batch in seen for path in batch["path"]]
+
+    def _count_skipped(self, step: int) -> None:
+        if not getattr(self.optimizer, "step_was_skipped", False):
+            self.skipped_in_a_row = 0
+            return
+        self.history.skipped_steps += 1
+        self.skipped_in_a_row += 1
+        if self.skipped_in_a_row > _MAX_SKIPPED:
+            raise Diverged(
+                f"Gradients were not finite in {self.skipped_in_a_row} steps in a row up to step "
+                f"{step + 1}, however small the scale of fp16: use --mixed_precision bf16."
+            )
+
+    def _note_bad_files(self, seen: list[dict], any_bad: bool) -> None:
+        if not any_bad:
+            return
+        failures = [failure for failures in _failures(seen) for failure in failures]
+        self.history.bad_files.update(gather_object(failures))
+        self.history.damaged_files.update(gather_object(_damages(seen)))
+        if len(self.history.bad_files) > self.options.max_bad_files:
             path, reason = next(reversed(self.history.bad_files.items()))
             raise Failure(
                 f"{len(self.history.bad_files)} training videos could not be read, more than "
                 f"--max_bad_fraction allows; the last: {path}: {reason}"
             )
 
-    def _after_step(self, done: int) -> None:
+    # After a step
+
+    def _after_step(self, done: int, due: bool, signal_number: int) -> None:
+        steps, ends = self.options.save_steps, self._is_end(done)
+        if ends or due or signal_number or (steps and done % steps == 0):
+            self._save(done)
+        if signal_number:
+            raise Stopped(
+                f"stopped after step {done} of {self.batches.num_steps}; its checkpoint is in "
+                f"{self.folder}: go on with --resume",
+                signal_number,
+            )
+        if ends:
+            self._end_epoch(done)
+
+    def _is_end(self, done: int) -> bool:
+        """Whether an evaluation is due after so many steps."""
         epoch, rest = divmod(done, self.batches.steps_per_epoch)
         last = done == self.batches.num_steps
-        end = rest == 0 and (epoch % self.eval_epochs == 0 or last)
-        if end:
-            self._end_epoch(epoch, done)
-        if end or (self.save_steps and done % self.save_steps == 0):
-            if self.accelerator.is_main_process:
-                self._save(done)
-            self.accelerator.wait_for_everyone()
+        return done > 0 and rest == 0 and (epoch % self.options.eval_epochs == 0 or last)
 
-    def _end_epoch(self, epoch: int, done: int) -> None:
-        before = self.history.epochs[-1]["step"] if self.history.epochs else 0
-        steps = self.history.steps[before:]
+    def _is_evaluated(self, done: int) -> bool:
+        return any(row["step"] == done for row in self.history.epochs)
+
+    def _is_exhausted(self) -> bool:
+        """Whether too many evaluations have brought nothing better."""
+        patience, history = self.options.early_stopping, self.history
+        if patience is None or self.evaluate is None or not history.best:
+            return False
+        since = [row for row in history.epochs if row["step"] > history.best["step"]]
+        if len(since) >= patience:
+            told = f"no better evaluation in {counted(len(since), 'evaluation')}: stopped early"
+            self.accelerator.print(told)
+            return True
+        return False
+
+    def _end_epoch(self, done: int) -> None:
+        epoch, total = done // self.batches.steps_per_epoch, self._num_epochs()
+        means = self.history.means() if self.history.sums else {}
         row = dict(epoch=epoch, step=done)
-        for key in ("loss", "top1"):
-            row[f"train_{key}"] = sum(step[key] for step in steps) / len(steps)
-        if self.evaluate is not None:
-            row |= {f"eval_{key}": value for key, value in self.evaluate().items()}
-        self.history.epochs.append(row)
-        best = self.history.best
-        if self.evaluate is None or best is None or row["eval_top1"] > best["eval_top1"]:
-            self.history.best = row
-            if self.accelerator.is_main_process:
-                with atomic_folder(self._best_folder()) as new:
-                    save_file(self.network.state_dict(), new / "model.safetensors")
-        total = self.batches.num_steps // self.batches.steps_per_epoch
-        evaluated = f", evaluation top-1 {100 * row['eval_top1']:.1f} %" if self.evaluate else ""
-        time_s = sum(step["time_s"] for step in steps)
-        wait_s = sum(step["wait_s"] for step in steps)
-        totals = dict(loss=row["train_loss"], top1=row["train_top1"], time_s=time_s, wait_s=wait_s)
-        speed = _speed(totals, self.batches.global_batch * len(steps))
+        row |= {f"train_{key}": means[key] for key in ("loss", "top1") if key in means}
+        with self.average.applied() if self.average is not None else nullcontext():
+            if self.evaluate is not None:
+                with gathered_weights(self.network, self.accelerator):
+                    measures = self.evaluate()
+                row |= {f"eval_{key}": value for key, value in measures.items()}
+                self._check_scores(row)
+            self.history.epochs.append(row)
+            self._keep(row)
+        numbers = {k: v for k, v in row.items() if k.startswith("eval_") and _is_number(v)}
+        self.accelerator.log(numbers, step=done)
+        self._save_state(done)
         if self.accelerator.is_main_process:
-            print_line(f"epoch {epoch}/{total}: training {speed}{evaluated}")
+            self.kept_weights.keep_only([kept["step"] for kept in self.history.kept])
+            print_line(f"epoch {epoch}/{total}: {self._told(row, means)}")
 
-    def _save(self, done: int) -> None:
+    def _num_epochs(self) -> int:
+        return self.batches.num_steps // self.batches.steps_per_epoch
+
+    def _told(self, row: dict, means: dict) -> str:
+        told = []
+        if means:
+            clips = self.batches.global_batch * means["num_steps"]
+            told.append(f"training {_speed(means, clips)}")
+        if self.evaluate is not None:
+            metric = self.options.metric
+            told.append(f"evaluation {_TITLES[metric]} {100 * row[f'eval_{metric}']:.1f} %")
+            if "eval_loss" in row:
+                told.append(f"loss {row['eval_loss']:.3f}")
+        return ", ".join(told)
+
+    def _check_scores(self, row: dict) -> None:
+        value = row[f"eval_{self.options.metric}"]
+        if not math.isfinite(value):
+            raise Diverged(
+                f"Scores of the evaluation after step {row['step']} are not finite numbers: the "
+                "weights have grown out of range. Lower --lr or use --clip_grad 1; an earlier "
+                "checkpoint is kept."
+            )
+
+    def _keep(self, row: dict) -> None:
+        """Keep the present weights if they are among the best so far."""
+        kept, number = self.history.kept, self.options.keep_best
+        if self.evaluate is None:
+            self.history.kept = [row]
+        else:
+            key = f"eval_{self.options.metric}"
+            ranked = sorted([*kept, row], key=lambda one: (-one[key], one["step"]))
+            self.history.kept = ranked[:number]
+        if row in self.history.kept:
+            weights = self._weights()
+            if self.accelerator.is_main_process:
+                self.kept_weights.save(row["step"], weights)
+
+    def _weights(self) -> dict[str, Tensor]:
+        return self._whole(self.network.state_dict())
+
+    def _whole(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Tensors to be written, for the process that writes; all processes must ask for them."""
+        return full_tensors(tensors, keep=self.accelerator.is_main_process)
+
+    def _state(self) -> dict:
         scaler = self.accelerator.scaler
-        state = dict(
+        return dict(
             settings=self.settings,
             history=asdict(self.history),
             scaler=scaler.state_dict() if scaler is not None else None,
         )
-        optimizer = getattr(self.optimizer, "optimizer", self.optimizer)
-        save_checkpoint(self.folder, done, self.network, optimizer, state)
-        # Only now: the checkpoint before this one may speak of an older best.
-        for old in self.folder.glob("best_*"):
-            if old != self._best_folder():
-                shutil.rmtree(old)
 
-    def _best_folder(self) -> Path:
-        return self.folder / f"best_{self.history.best['step'] if self.history.best else 0:08d}"
+    def _save(self, done: int) -> None:
+        optimizer = optimizer_tensors(self._own_optimizer().state_dict())
+        tensors = dict(model=self._weights(), optimizer=self._whole(optimizer))
+        if self.average is not None:
+            tensors["average"] = self._whole(self.average.average)
+        if self.accelerator.is_main_process:
+            save_checkpoint(self.folder, done, tensors, self._state())
+        self._saved_s = time.perf_counter()
+        self.accelerator.wait_for_everyone()
+
+    def _save_state(self, done: int) -> None:
+        """Put an evaluation into the checkpoint that was written before it."""
+        if self.accelerator.is_main_process:
+            update_state(self.folder, done, self._state())
+        self.accelerator.wait_for_everyone()
 
     def load_best(self) -> nn.Module:
-        """The network, without what accelerate put around it, with its best weights."""
-        network = self.accelerator.unwrap_model(self.trained, keep_fp32_wrapper=False)
-        network.load_state_dict(load_file(self._best_folder() / "model.safetensors"))
-        return network
+        """The network as it was given, with its best weights, on the CPU."""
+        weights = self.kept_weights.load(self.history.best["step"])
+        self.finished.load_state_dict(weights, assign=True)
+        return self.finished
+
+
+_TITLES = {"top1": "top-1", "mean_average_precision": "mean average precision"}
+
+
+def _failures(seen: list[dict]) -> list[list[tuple[str, str]]]:
+    return [failures for batch in seen for failures in batch["failures"]]
+
+
+def _damages(seen: list[dict]) -> list[tuple[str, str]]:
+    return [damage for batch in seen for damage in batch["damage"] if damage]
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _speed(row: dict, num_clips: int) -> str:

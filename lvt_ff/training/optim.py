@@ -16,7 +16,7 @@ def make_optimizer(
     lr: float,
     weight_decay: float,
     momentum: float,
-    layer_decay: float | None,
+    layer_decay: float,
 ) -> Optimizer:
     """timm's optimizer over parameter groups without decay for norms, biases and embeddings.
 
@@ -26,11 +26,16 @@ def make_optimizer(
         lr: peak learning rate of the last layer.
         weight_decay: of matrices.
         momentum: of SGD; AdamW keeps torch's betas.
-        layer_decay: factor of the learning rate from each block to the one before it.
+        layer_decay: factor of the learning rate from each block to the one before it; 1 is off.
     """
     options = dict(momentum=momentum) if name == "sgd" else {}
     return create_optimizer_v2(
-        core, opt=name, lr=lr, weight_decay=weight_decay, layer_decay=layer_decay, **options
+        core,
+        opt=name,
+        lr=lr,
+        weight_decay=weight_decay,
+        layer_decay=layer_decay if layer_decay < 1 else None,
+        **options,
     )
 
 

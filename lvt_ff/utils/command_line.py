@@ -14,7 +14,15 @@ import torch
 from safetensors import SafetensorError
 from transformers.utils.logging import disable_progress_bar
 
-from lvt_ff.utils.errors import DamagedVideoWarning, Failure, UsageError, VideoReadError, one_line
+from lvt_ff.utils.errors import (
+    DamagedVideoWarning,
+    Failure,
+    Stopped,
+    UsageError,
+    VideoReadError,
+    one_line,
+)
+from lvt_ff.utils.option_classes import flat_signature, with_classes
 from lvt_ff.utils.option_parser import checked_options, command_parser, parse_command
 
 __all__ = ["command", "execute", "is_out_of_memory", "run"]
@@ -39,8 +47,12 @@ def command(
 ) -> Callable[[Callable], Callable]:
     """Make a typed function a command, whose arguments are checked wherever they come from.
 
+    A parameter whose type is a dataclass becomes an option for each field, with the field's default
+    and what the class's docstring says of it. One of type `Annotated[dict[str, Any], dataclass]`
+    has the same options without defaults, and gets a value or None for each.
+
     Args:
-        groups: titles in the help text, each by the first parameter that stands below it.
+        groups: titles in the help text, each by the first option that stands below it.
         stores_options: it writes a results.json that `--config` takes.
 
     Raises:
@@ -52,7 +64,7 @@ def command(
         if function.__module__ == "__main__":  # python -m lvt_ff.training.finetune
             sys.argv[1:1] = [function.__name__]
             runpy.run_module("lvt_ff", run_name="__main__", alter_sys=True)
-        signature = inspect.signature(function)
+        signature = flat_signature(function)
         for name in groups.keys() - signature.parameters.keys():
             raise ValueError(f"{function.__name__} has no parameter {name!r}.")
 
@@ -60,11 +72,12 @@ def command(
         def checked(*args: Any, **kwargs: Any) -> Any:
             try:
                 given = signature.bind(*args, **kwargs).arguments
-                options = checked_options(function, given)
+                arguments = with_classes(function, checked_options(checked, given))
             except ValueError as error:
                 raise UsageError(str(error)) from error
-            return function(**options)
+            return function(**arguments)
 
+        checked.__signature__ = signature
         checked.option_groups, checked.stores_options = groups, stores_options
         return checked
 
@@ -110,7 +123,10 @@ def _print_all_names() -> None:
 
 
 def execute(function: Callable, options: dict[str, Any], prog: str) -> int:
-    """Run a command: 0 where it is done, 1 where it failed, 2 where it was asked wrongly."""
+    """Run a command: 0 where it is done, 1 where it failed, 2 where it was asked wrongly.
+
+    128 and its number where a signal ended it.
+    """
     try:
         function(**options)
     except BrokenPipeError:  # of `lvt-ff models | head`: nobody reads on
@@ -119,6 +135,10 @@ def execute(function: Callable, options: dict[str, Any], prog: str) -> int:
     except UsageError as error:
         print(f"{prog}: error: {one_line(error)}", file=sys.stderr)
         return 2
+    except Stopped as error:
+        if os.environ.get("RANK", "0") == "0":  # all processes were told
+            print(f"{prog}: {one_line(error)}", file=sys.stderr)
+        return error.exit_status
     except (Failure, OSError, SafetensorError, VideoReadError) as error:
         print(f"{prog}: failed: {one_line(error)}", file=sys.stderr)
         return 1

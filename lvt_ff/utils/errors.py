@@ -9,6 +9,7 @@ __all__ = [
     "DamagedVideoWarning",
     "Failure",
     "FrameSizeError",
+    "Stopped",
     "UsageError",
     "VideoReadError",
     "one_line",
@@ -22,6 +23,19 @@ class Failure(RuntimeError):
 
 class UsageError(ValueError):
     """What was asked for cannot be done; the message says what to do. Exit status 2."""
+
+
+class Stopped(RuntimeError):
+    """A run ended early, in good order, because a signal asked for it.
+
+    Args:
+        message: what was left behind, and how to go on.
+        number: of the signal.
+    """
+
+    def __init__(self, message: str, number: int):
+        super().__init__(message)
+        self.exit_status = 128 + number  # as a shell tells of a process that the signal ended
 
 
 class VideoReadError(RuntimeError):

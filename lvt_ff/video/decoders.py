@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple, get_args
 
 from lvt_ff.utils.errors import FrameSizeError
 from lvt_ff.video import decord_decoder, pyav_decoder, torchcodec_decoder
-from lvt_ff.video.clip_buffer import ClipBuffer
+from lvt_ff.video.clip_buffer import ClipBuffer, SpanError
 from lvt_ff.video.file_names import plain_name
 from lvt_ff.video.pictures import decode_pictures, is_pictures
 from lvt_ff.video.probe import Probe, probe
@@ -113,6 +113,7 @@ def decode(
 
     Raises:
         FrameSizeError: a frame is larger than allowed.
+        SpanError: no frame is shown within the span that is wanted.
         Refused: not a video, or no backend gave the frames.
     """
     with plain_name(path) as file:
@@ -128,7 +129,7 @@ def decode(
             trying(name)
             try:
                 return name, DECODERS[name].decode(file, found, clip, threads)
-            except FrameSizeError:
+            except (FrameSizeError, SpanError):
                 raise
             except ImportError as error:
                 failed(Attempt(name, f"not installed ({first_line(error)})", absent=True))

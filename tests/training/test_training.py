@@ -15,17 +15,18 @@ import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
-from conftest import launch, random_frames, torchrun
+from conftest import launch, torchrun
 from huggingface_hub import ModelCard
+from runs import ARGS, FAST, SCRIPT, rows, start, weights
 from safetensors.torch import load_file
 
 from lvt_ff import LVTFFForVideoClassification, LVTFFVideoProcessor
 from lvt_ff.data import TrainDataset, VideoReadError
-from lvt_ff.data.synthetic.writer import write_video
 from lvt_ff.hub.model_folder import build_model, load_folder, write_model_folder
 from lvt_ff.training import evaluate as evaluate_module
 from lvt_ff.training import loop
 from lvt_ff.training.batches import MicroBatches
+from lvt_ff.training.divergence import Diverged
 from lvt_ff.training.evaluate import evaluate
 from lvt_ff.training.finetune import finetune
 from lvt_ff.training.optim import freeze_blocks, learning_rate, make_optimizer, set_learning_rate
@@ -33,37 +34,17 @@ from lvt_ff.utils.atomic_io import atomic_folder, write_text
 from lvt_ff.utils.errors import Failure, UsageError
 from lvt_ff.utils.output import LOCK_NAME, only_run
 
-ARGS = dict(depth=1, num_frames=2, img_size=32, head_hidden=16)
-FAST = dict(
-    model="test_lvt_ff",
-    model_args=ARGS,
-    batch_size=2,
-    epochs=3,
-    warmup_epochs=1.0,
-    num_workers=0,
-    lr=1e-3,
-    cpu=True,
-)
+
+@pytest.fixture(scope="module")
+def videos(two_classes):
+    return two_classes
 
 
 @pytest.fixture(scope="module")
-def videos(tmp_path_factory):
-    root = tmp_path_factory.mktemp("videos")
-    for number in range(10):
-        label = root / f"class {number % 2}"
-        label.mkdir(exist_ok=True)
-        frames = random_frames(6, 32, 48, seed=number) // 2 + 100 * (number % 2)
-        write_video(label / f"{number}.mp4", frames)
-    return root
-
-
-def weights(folder):
-    return load_file(folder / "model.safetensors")
-
-
-def rows(folder, *keys):
-    lines = (folder / "steps.jsonl").read_text().splitlines()
-    return [tuple(json.loads(line)[key] for key in keys) for line in lines]
+def plain_run(videos, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("plain") / "run"
+    finetune(train_data=videos, eval_data=videos, output_dir=folder, **FAST)
+    return folder
 
 
 # Batches and learning rates
@@ -126,7 +107,7 @@ def test_optimizers_and_layer_decay(name):
     first = optimizer.param_groups[0]
     if name == "sgd":
         assert first["momentum"] == 0.8 and first["nesterov"]
-    plain = make_optimizer(model.model, name, layer_decay=None, **options)
+    plain = make_optimizer(model.model, name, layer_decay=1.0, **options)
     assert {group["weight_decay"] for group in plain.param_groups} == {0.0, 0.1}
 
 
@@ -210,13 +191,6 @@ def test_model_folder_killed_at_any_rename_loads_nowhere_or_whole(hf_model, tmp_
 # Runs
 
 
-@pytest.fixture(scope="module")
-def plain_run(videos, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("plain") / "run"
-    finetune(train_data=videos, eval_data=videos, output_dir=folder, **FAST)
-    return folder
-
-
 def test_output_is_a_finished_model_folder(plain_run, videos):
     names = {path.name for path in plain_run.iterdir()}
     assert names >= {
@@ -233,27 +207,6 @@ def test_output_is_a_finished_model_folder(plain_run, videos):
     stored = json.loads((plain_run / "config.json").read_text())
     assert stored["id2label"] == {"0": "class 0", "1": "class 1"}
     assert rows(plain_run, "lr")[0][0] == pytest.approx(1e-3 / 5)
-
-
-SCRIPT = """
-import json, os, signal, sys
-from lvt_ff.training import loop
-from lvt_ff.training.finetune import finetune
-options, kill_after = json.loads(sys.argv[1])
-step = loop.TrainingLoop._step
-def counted(self, number, batches):
-    row = step(self, number, batches)
-    if number + 1 == kill_after:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return row
-loop.TrainingLoop._step = counted
-finetune(**options)
-"""
-
-
-def start(options, kill_after=None):
-    command = [sys.executable, "-c", SCRIPT, json.dumps([options, kill_after])]
-    return subprocess.run(command, capture_output=True, text=True)
 
 
 @pytest.mark.parametrize("kill_after, save_steps", [(3, 1), (4, 2), (8, 3), (13, 1)])
@@ -295,7 +248,7 @@ checkpoint.save_file = half
 finetune(**options)
 """,
     )
-    command = [sys.executable, "-c", script, json.dumps([options, None])]
+    command = [sys.executable, "-c", script, json.dumps([options, None, 9])]
     assert subprocess.run(command, capture_output=True).returncode == -signal.SIGKILL
     names = {path.name for path in (folder / "checkpoints").iterdir()}
     assert "step_00000002" in names and "step_00000003" not in names
@@ -361,7 +314,7 @@ def test_resume_refuses_other_data_and_other_sizes(videos, tmp_path):
     shutil.copytree(videos, data)
     options = dict(FAST, train_data=data, output_dir=tmp_path / "run", epochs=1, resume=True)
     finetune(**options)
-    with pytest.raises(UsageError, match="Cannot resume.*num_frames was None, is 3"):
+    with pytest.raises(UsageError, match="Cannot resume.*architecture.num_frames was 2, is 3"):
         finetune(**{**options, "num_frames": 3})
     (data / "class 1").rename(data / "another class")
     with pytest.raises(UsageError, match="Cannot resume.*train_videos was"):
@@ -421,6 +374,15 @@ def test_number_of_workers_changes_nothing(plain_run, videos, tmp_path):
         dict(freeze=1),
         dict(label_smoothing=0.2),
         dict(clip_grad=0.01),
+        dict(recipe="modern"),
+        dict(lr_scaling="linear"),
+        dict(lr_scaling="sqrt"),
+        dict(drop_rate=0.1),
+        dict(loss="bce"),
+        dict(loss="asymmetric"),
+        dict(balance="sampling"),
+        dict(ema_decay=0.5),
+        dict(num_repeats=2),
         dict(mixed_precision="bf16"),
         dict(batch_size=3),
         dict(accumulation=2),
@@ -546,8 +508,8 @@ def test_a_run_begins_with_the_number_of_videos_of_each_class(videos, tmp_path, 
     test.mkdir()
     (test / "class 1").symlink_to(videos / "class 1")
     finetune(**dict(FAST, epochs=1), train_data=videos, eval_data=test, output_dir=tmp_path / "run")
-    start, videos_line, *table = capsys.readouterr().out.splitlines()[:8]
-    assert start.startswith("start: ")
+    start, recipe, videos_line, *table = capsys.readouterr().out.splitlines()[:9]
+    assert start.startswith("start: ") and recipe == "recipe: pretrained"
     assert videos_line.startswith("10 training videos of 2 classes; ")
     assert table == [
         "training  evaluation  class",
@@ -560,8 +522,8 @@ def test_a_run_begins_with_the_number_of_videos_of_each_class(videos, tmp_path, 
 
 
 def test_loss_that_is_not_a_number_ends_the_run(videos, tmp_path):
-    options = dict(FAST, lr=1e30, optimizer="sgd", clip_grad=None, warmup_epochs=0.0)
-    with pytest.raises(Failure, match="not a number at step .*: lower --lr"):
+    options = dict(FAST, lr=1e30, optimizer="sgd", clip_grad=0.0, warmup_epochs=0.0)
+    with pytest.raises(Diverged, match="The loss is not a finite number at step .*first in"):
         finetune(**options, train_data=videos, output_dir=tmp_path / "run")
 
 
@@ -580,7 +542,7 @@ def test_two_processes_are_killed_and_resumed_to_the_same_weights(videos, tmp_pa
     plain, broken = (dict(options, output_dir=str(tmp_path / name)) for name in ("a", "b"))
     launch(2, "finetune", plain)
     with pytest.raises(AssertionError, match="SIGKILL|exitcode"):
-        torchrun(2, str(tmp_path / "killed.py"), json.dumps([broken, 5]))
+        torchrun(2, str(tmp_path / "killed.py"), json.dumps([broken, 5, 9]))
     launch(2, "finetune", dict(broken, resume=True))
     a, b = weights(tmp_path / "a"), weights(tmp_path / "b")
     assert all(torch.equal(a[name], b[name]) for name in a)
