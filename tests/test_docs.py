@@ -22,7 +22,6 @@ from lvt_ff.ablation.report import markdown, shown_accuracies
 from lvt_ff.ablation.tables import TABLES
 from lvt_ff.cli import main
 from lvt_ff.data.synthetic import write_video
-from lvt_ff.hub.verification import make_verification, write_verification
 from lvt_ff.kernels import KERNELS
 from lvt_ff.profiling import kernel_rows
 from lvt_ff.timm_models import SOURCES
@@ -69,7 +68,6 @@ def workplace(hub, hf_model, tmp_path, monkeypatch):
     processor = lvt_ff.LVTFFVideoProcessor(num_frames=4, size=size, crop_size=size)
     for saved in (hf_model, processor):
         saved.save_pretrained("lvt_ff_demo/model")
-    write_verification(Path("lvt_ff_demo/model"), make_verification(hf_model, processor))
     for number, part in enumerate(("train", "test", "train", "test")):
         file = Path("videos", part, ("left", "right")[number // 2], "0.mp4")
         file.parent.mkdir(parents=True)
