@@ -84,9 +84,7 @@ def check_engine(accelerator: Accelerator) -> None:
     # Every process has loaded the weights already.
     plugin.cpu_ram_efficient_loading = False
     if accelerator.mixed_precision in _DTYPES:
-        # accelerate's own would sum gradients and return scores in half precision too.
+        # accelerate's own would sum gradients over processes in half precision too.
         plugin.mixed_precision_policy = MixedPrecisionPolicy(
-            param_dtype=_DTYPES[accelerator.mixed_precision],
-            reduce_dtype=torch.float32,
-            output_dtype=torch.float32,
+            param_dtype=_DTYPES[accelerator.mixed_precision], reduce_dtype=torch.float32
         )

@@ -73,6 +73,7 @@ def test_the_plugin_sums_gradients_in_float32_and_loads_nothing():
     taken = engine(DistributedType.FSDP, True, plugin)
     check_engine(taken)
     policy = taken.state.fsdp_plugin.mixed_precision_policy
+    assert policy.output_dtype is None  # the stem's and the blocks' too, where layers go on
     assert (policy.param_dtype, policy.reduce_dtype) == (torch.bfloat16, torch.float32)
     assert not taken.state.fsdp_plugin.cpu_ram_efficient_loading
 
