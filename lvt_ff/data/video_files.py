@@ -10,7 +10,7 @@ from pathlib import Path
 from lvt_ff.utils.short_text import counted, listed, shortened
 from lvt_ff.video.pictures import numbered_pictures
 
-__all__ = ["VIDEO_SUFFIXES", "FolderContents", "is_video", "list_folder"]
+__all__ = ["VIDEO_SUFFIXES", "FolderContents", "is_foreign", "is_video", "list_folder"]
 
 # What FFmpeg reads. Not .webp: it reads no animated ones, and single ones are pictures.
 VIDEO_SUFFIXES = frozenset(
@@ -123,7 +123,12 @@ def list_folder(folder: Path) -> FolderContents:
     return contents
 
 
-def is_video(path: Path) -> bool:
+def is_foreign(name: str) -> bool:
+    """Whether a file or folder is hidden, or one that systems and drives make for themselves."""
+    return name.startswith(".") or name.lower() in _FOREIGN
+
+
+def is_video(path: str | Path) -> bool:
     """Whether there is a file, or a folder of numbered pictures, by this name.
 
     What the system does not let us look at counts as there: to read it fails later, and says why.
@@ -172,12 +177,12 @@ def _identity(folder: Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _names(folder: Path) -> tuple[list[str], list[str]]:
+def _names(folder: str | Path) -> tuple[list[str], list[str]]:
     """Names of files and of folders, sorted, without what is hidden or foreign."""
     names = ([], [])
     with os.scandir(folder) as entries:
         for entry in entries:
-            if not entry.name.startswith(".") and entry.name.lower() not in _FOREIGN:
+            if not is_foreign(entry.name):
                 names[_is_folder(entry)].append(entry.name)
     return sorted(names[False]), sorted(names[True])
 

@@ -18,8 +18,8 @@ class WeightAverage:
 
     Args:
         network: whose parameters to average; they keep their identity.
-        decay: of the average in a step, once warm: as in timm, it starts lower, at
-            (1 + step) / (10 + step), so that short runs forget their start.
+        decay: of the average in a step, once warm: it starts lower, at (1 + step) / (10 + step), as
+            in TensorFlow, so that short runs forget their start.
     """
 
     def __init__(self, network: nn.Module, decay: float):

@@ -7,9 +7,9 @@ killed anywhere and resumed computes what an uninterrupted one on the same machi
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from lvt_ff.data import MAX_PIXELS, Decoder, OnDamage
+from lvt_ff.data import MAX_PIXELS, Augmentation, DataFormat, Decoder, Missing, OnDamage
 from lvt_ff.hub.push import check_login, push
 from lvt_ff.training.batch_size import LrScaling
 from lvt_ff.training.checkpoint import last_checkpoint
@@ -29,7 +29,6 @@ from lvt_ff.utils.errors import UsageError, usage
 from lvt_ff.utils.option_types import (
     ClosedUnitInterval,
     Decay,
-    Factor,
     NonNegativeFloat,
     NonNegativeInt,
     OpenUnitInterval,
@@ -47,6 +46,7 @@ __all__ = ["finetune"]
     {
         "model": "model, data and output",
         "num_frames": "clips",
+        "scale_jitter": "augmentation",
         "epochs": "optimisation",
         "eval_epochs": "evaluation, checkpoints and sharing",
         "num_workers": "hardware and speed",
@@ -59,6 +59,12 @@ def finetune(
     output_dir: Path,
     *,
     eval_data: Path | None = None,
+    data_format: DataFormat = "auto",
+    video_root: Path | None = None,
+    eval_data_format: DataFormat | None = None,
+    eval_video_root: Path | None = None,
+    missing: Missing = "fail",
+    class_file: Path | None = None,
     recipe: Recipe = "auto",
     pretrained: bool | None = None,
     model_args: dict[str, Any] | None = None,
@@ -67,8 +73,7 @@ def finetune(
     sampling: Literal["uniform", "dense"] | None = None,
     sampling_stride: PositiveInt | None = None,
     num_repeats: PositiveInt | None = None,
-    scale_jitter: tuple[Factor, Factor] | None = None,
-    hflip: ClosedUnitInterval = 0.0,
+    augmentation: Annotated[dict[str, Any], Augmentation],
     epochs: PositiveInt | None = None,
     batch_size: PositiveInt | None = None,
     accumulation: PositiveInt = 1,
@@ -127,9 +132,19 @@ def finetune(
         model: Variant, such as lvt_ff_default, or lvt_ff_default.fb_in22k_ft_in1k with the tag of
             its weights (`lvt-ff models` lists them); model folder; or ORG/NAME[@REVISION] on the
             Hub.
-        train_data: Folder with one subfolder per class, or CSV file with the columns path,label.
+        train_data: Folder with one subfolder per class, or file that lists videos: CSV, TSV or JSON
+            with path and label (or labels; start and end), "path number" lines, or the files of
+            Something-Something V2, Kinetics or Charades.
         output_dir: Where the finished model folder goes; checkpoints lie in its checkpoints folder.
         eval_data: Like train_data; without it the last weights are kept, with it the best.
+        data_format: Format of train_data; auto recognises it.
+        video_root: Folder that listed videos lie in; that of the list if not given.
+        eval_data_format: Format of eval_data; as data_format if not given.
+        eval_video_root: Folder that videos of eval_data lie in; as video_root if not given.
+        missing: What is done with videos that are listed and not on disk: end here (fail), or leave
+            them out (skip).
+        class_file: File with the names of the classes in order, one a line or JSON, for lists that
+            have only numbers, or not all classes.
         recipe: Values of the options below that are not given. auto takes scratch for random
             weights, small for fewer than 500 videos, else pretrained; modern adds strong
             augmentation and averaged weights; ssv2, kinetics and charades are the authors'.
@@ -143,8 +158,7 @@ def finetune(
         sampling_stride: Frames from one of a dense clip to the next; the recipe's, else the model
             folder's, else 4.
         num_repeats: Clips of each video in an epoch, in one step (repeated augmentation).
-        scale_jitter: Frames are resized to cover the crop times a random factor between these.
-        hflip: Probability of a horizontal flip; leave 0 where left and right are classes.
+        augmentation: What is drawn for clips and batches.
         epochs: Passes over the training videos.
         batch_size: Clips in one forward pass of one process.
         accumulation: Forward passes of a process in an optimizer step.
@@ -212,7 +226,8 @@ def finetune(
             that do not fit otherwise.
         cpu: Use the CPU where there is a GPU.
     """
-    options = SimpleNamespace(**locals())
+    options = dict(locals())
+    options = SimpleNamespace(**options, **options.pop("augmentation"))
     options.output_dir = Path(output_dir)
     with usage():
         check_options(options)

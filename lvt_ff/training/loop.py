@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
@@ -35,6 +36,7 @@ from lvt_ff.training.ema import WeightAverage
 from lvt_ff.training.history import History, StepLog
 from lvt_ff.training.kept_weights import KeptWeights
 from lvt_ff.training.losses import hits
+from lvt_ff.training.mixing import BatchTransform
 from lvt_ff.training.optim import learning_rate, set_learning_rate
 from lvt_ff.training.resume_rules import changed_settings, noted_changes
 from lvt_ff.training.sharding import (
@@ -95,6 +97,7 @@ class TrainingLoop:
         log: of the steps.
         settings: of the run, and what was derived from them; see `resume_rules`.
         options: how it goes.
+        batch_transform: clips and labels as they were read to inputs and targets.
         criterion: of logits and targets.
         ema_decay: of the averaged weights that are evaluated and kept; None keeps the present ones.
         evaluate: gives measures of the present weights, or None without evaluation data.
@@ -111,6 +114,7 @@ class TrainingLoop:
         settings: dict,
         options: LoopOptions,
         *,
+        batch_transform: BatchTransform,
         criterion: Callable[[Tensor, Tensor], Tensor],
         ema_decay: float | None,
         evaluate: Callable[[], dict] | None,
@@ -120,6 +124,7 @@ class TrainingLoop:
         self.accelerator, self.batches = accelerator, batches
         self.folder, self.kept_weights = folder, KeptWeights(folder)
         self.log, self.settings, self.options = log, settings, options
+        self.batch_transform = batch_transform
         self.criterion, self.evaluate = criterion, evaluate
         self.finished = empty_copy(network)
         self.ema_decay, self.average = ema_decay, None
@@ -151,6 +156,10 @@ class TrainingLoop:
         if told := ", ".join(filter(None, (told, noted_changes(before, self.settings)))):
             self.history.notes.append(f"from step {step + 1} on: {told}")
             self.accelerator.print(f"changed {self.history.notes[-1]}")
+        if before.get("eval_videos") != self.settings["eval_videos"]:
+            # Figures of other videos say nothing beside those to come.
+            self.history.kept = []
+            self.history.epochs = [row for row in self.history.epochs if row["step"] != step]
         self.batches.first_step = step
         self._resumed = checkpoint, dict(scaler=scaler)
 
@@ -246,21 +255,25 @@ class TrainingLoop:
         row |= dict(order=zlib.crc32(keys.tobytes()), time_s=seconds, wait_s=waited)
         return row, facts["signal"], facts["due"]
 
-    def _inputs(self, batch: dict) -> tuple[Tensor, Tensor]:
+    def _inputs(self, step: int, number: int, batch: dict) -> tuple[Tensor, Tensor]:
         clips = batch["clip"].to(self.accelerator.device, non_blocking=True)
-        return clips, torch.tensor(batch["label"], device=self.accelerator.device)
+        labels = torch.as_tensor(np.array(batch["label"]), device=self.accelerator.device)
+        return self.batch_transform(clips, labels, step, self._place(number))
 
     def _backward(self, step: int, number: int, batch: dict) -> Tensor:
-        clips, targets = self._inputs(batch)
+        clips, targets = self._inputs(step, number, batch)
         self._seed(step, number)
         logits = self.trained(pixel_values_videos=clips).logits.float()
         loss = self.criterion(logits, targets)
         self.accelerator.backward(loss / self.batches.accumulation)
         return torch.stack([loss.detach(), hits(logits.detach(), targets)])
 
+    def _place(self, number: int) -> int:
+        """Which of all micro-batches of a step one of this process is."""
+        return number * self.batches.num_processes + self.batches.rank
+
     def _seed(self, step: int, number: int) -> None:
-        batches = self.batches
-        seed_micro_batch(batches.seed, step, number * batches.num_processes + batches.rank)
+        seed_micro_batch(self.batches.seed, step, self._place(number))
 
     def _gradient_norm(self) -> float:
         largest = self.options.clip_grad or math.inf
@@ -302,7 +315,7 @@ class TrainingLoop:
         """
         layers = []
         for number, batch in enumerate(seen):
-            clips, _ = self._inputs(batch)
+            clips, _ = self._inputs(step, number, batch)
 
             def forward(number: int = number, clips: Tensor = clips) -> Tensor:
                 self._seed(step, number)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,11 +14,13 @@ from timm.models import split_model_name_tag
 from torch.utils.data import DataLoader
 
 from lvt_ff.data import (
+    Augmentation,
     EvalDataset,
     TrainDataset,
     TrainTransform,
     VideoList,
     collate,
+    flip_warning,
     load_video_list,
 )
 from lvt_ff.hf import LVTFFConfig, LVTFFForVideoClassification, LVTFFVideoProcessor
@@ -35,6 +37,7 @@ from lvt_ff.training.history import STEPS_NAME, StepLog
 from lvt_ff.training.loop import LoopOptions, TrainingLoop
 from lvt_ff.training.lora import add_lora, check_adapter, check_lora_options
 from lvt_ff.training.losses import class_weights, make_loss, video_chances
+from lvt_ff.training.mixing import BatchTransform
 from lvt_ff.training.optim import freeze_blocks, make_optimizer
 from lvt_ff.training.recipes import chosen_recipe, load_recipe, take_recipe, warmup_steps
 from lvt_ff.training.signals import ignore_interrupt
@@ -46,7 +49,9 @@ from lvt_ff.utils.validation import check_rgb
 __all__ = [
     "Run",
     "check_options",
+    "load_videos",
     "prepared_run",
+    "starts_trained",
     "told_start",
     "training_loader",
     "training_loop",
@@ -67,6 +72,7 @@ class Run:
         videos, eval_videos: to train on and to evaluate.
         network, processor, origin: see `build_model`.
         accelerator: devices and precision.
+        augmentation: of the training clips.
     """
 
     options: SimpleNamespace
@@ -78,6 +84,7 @@ class Run:
     processor: LVTFFVideoProcessor
     origin: str
     accelerator: Accelerator
+    augmentation: Augmentation
     told: list[str] = field(default_factory=list)
 
     @property
@@ -146,25 +153,26 @@ def check_options(options: SimpleNamespace) -> None:
     for other in ("compile", "find_batch_size"):
         if options.shard and getattr(options, other):
             raise ValueError(f"--shard and --{other} do not go together: leave one out.")
-    jitter = options.scale_jitter
-    if jitter and jitter[0] > jitter[1]:
-        raise ValueError(f"--scale_jitter takes the smaller factor first, got {jitter}.")
 
 
 def prepared_run(options: SimpleNamespace) -> Run:
     """Load data and model, choose the recipe, start the engine; raises ValueError or UsageError."""
     start = options.model if is_variant(options.model) else local_folder(options.model)
-    videos, eval_videos = _load_videos(options, start)
+    videos, eval_videos = load_videos(options, start)
     asked_warmup = options.warmup_epochs
-    trained = _starts_trained(options)
+    trained = starts_trained(options)
     name = chosen_recipe(options.recipe, len(videos), trained)
     recipe = dict(load_recipe(name), name=name)
     take_recipe(options, {key: value for key, value in recipe.items() if key != "name"})
+    augmentation = Augmentation.from_options(vars(options))
+    vars(options).update(asdict(augmentation))
     network, processor, origin = _build_network(options, start, videos)
     options.loss = options.loss or ("bce" if videos.labels.ndim == 2 else "cross_entropy")
     told = _adapt(options, start, network)
     accelerator = _accelerator(options)
     told += _share_out(options, network, accelerator)
+    augmentation.check_batch_size(options.batch_size)
+    told += filter(None, [flip_warning(videos.class_names, augmentation)])
     return Run(
         options,
         asked_warmup,
@@ -175,22 +183,36 @@ def prepared_run(options: SimpleNamespace) -> Run:
         processor,
         origin,
         accelerator,
+        augmentation,
         told,
     )
 
 
-def _load_videos(options: SimpleNamespace, start: str | Path) -> tuple[VideoList, VideoList | None]:
+def load_videos(options: SimpleNamespace, start: str | Path) -> tuple[VideoList, VideoList | None]:
     """Videos to train on and to evaluate, with the same classes in the same order."""
-    videos = load_video_list(options.train_data)
+    how = dict(missing=options.missing, class_file=options.class_file)
+    videos = load_video_list(
+        options.train_data,
+        data_format=options.data_format,
+        video_root=options.video_root,
+        **how,
+    )
     stored = stored_classes(start)
     if stored not in (None, videos.class_names) and set(stored) == set(videos.class_names):
         videos = videos.with_class_order(stored)  # as in the model's classifier
     if not options.eval_data:
         return videos, None
-    return videos, load_video_list(options.eval_data, videos.class_names)
+    eval_videos = load_video_list(
+        options.eval_data,
+        videos.class_names,
+        data_format=options.eval_data_format or options.data_format,
+        video_root=options.eval_video_root or options.video_root,
+        **how,
+    )
+    return videos, eval_videos
 
 
-def _starts_trained(options: SimpleNamespace) -> bool:
+def starts_trained(options: SimpleNamespace) -> bool:
     """Whether the weights that a run starts from were trained."""
     if not is_variant(options.model):
         return True
@@ -202,12 +224,12 @@ def _build_network(
     options: SimpleNamespace, start: str | Path, videos: VideoList
 ) -> tuple[LVTFFForVideoClassification, LVTFFVideoProcessor, str]:
     """The model as it starts, its processor with the run's sampling, and where it comes from."""
-    names = ("num_frames", "img_size", "drop_rate", "drop_path_rate")
-    fields = {name: getattr(options, name) for name in names}
-    fields = {name: value for name, value in fields.items() if value is not None}
+    # Rates may be the recipe's: fields that were named go before them.
+    fields = _given(options, "drop_rate", "drop_path_rate") | (options.model_args or {})
+    fields |= _given(options, "num_frames", "img_size")
     torch.manual_seed(options.seed)
     network, processor, origin = build_model(
-        start, videos.class_names, options.pretrained, **fields | (options.model_args or {})
+        start, videos.class_names, options.pretrained, **fields
     )
     check_rgb(network.config.in_chans)
     if not network.config.global_pool:
@@ -221,13 +243,17 @@ def _build_network(
     return network, processor, origin
 
 
+def _given(options: SimpleNamespace, *names: str) -> dict[str, Any]:
+    return {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+
+
 def _adapt(
     options: SimpleNamespace, start: str | Path, network: LVTFFForVideoClassification
 ) -> list[str]:
     """Give the model adapters if they are asked for; a line that tells of them."""
     if options.lora_rank is None:
         return []
-    if not _starts_trained(options):
+    if not starts_trained(options):
         raise ValueError(
             "--lora_rank adapts trained weights, and this run starts from random ones: leave it "
             "out, or give --model trained weights."
@@ -269,26 +295,37 @@ def _accelerator(options: SimpleNamespace) -> Accelerator:
 def _share_out(
     options: SimpleNamespace, network: LVTFFForVideoClassification, accelerator: Accelerator
 ) -> list[str]:
-    """Choose the clips of a forward pass, where that is asked for; a line that tells of it."""
-    world = accelerator.num_processes
+    """Choose the clips of a forward pass, and how many of these make a step, where that is asked
+    for, or another number of processes goes on; a line that tells of it."""
+    world, earlier = accelerator.num_processes, _earlier_settings(options)
     if options.find_batch_size:
         check_memory(accelerator.device)
         if options.total_batch_size is None:
             options.total_batch_size = options.batch_size * options.accumulation * world
             options.accumulation = 1
-        options.batch_size = _earlier_batch_size(options) or find_batch_size(
+        # That of a run that is resumed, which dropout was drawn with.
+        options.batch_size = earlier.get("batch_size") or find_batch_size(
             network,
             accelerator,
             options.total_batch_size,
             clip_shape=(network.model.num_frames, network.config.in_chans, *network.model.img_size),
             copies=(1 if options.optimizer == "sgd" else 2) + bool(options.ema_decay),
         )
+    elif options.total_batch_size is None and _has_other_world(options, earlier, world):
+        options.total_batch_size, options.accumulation = earlier["global_batch"], 1
     if options.total_batch_size is None:
         return []
     return [
         f"a step: {counted(_passes(options, world), 'forward pass', 'forward passes')} of "
         f"{counted(options.batch_size, 'clip')} on {counted(world, 'process', 'processes')}"
     ]
+
+
+def _has_other_world(options: SimpleNamespace, earlier: dict, world: int) -> bool:
+    """Whether a run goes on with the same options on another number of processes."""
+    names = ("batch_size", "accumulation")
+    same = all(earlier.get(name) == getattr(options, name) for name in names)
+    return same and earlier["global_batch"] != options.batch_size * options.accumulation * world
 
 
 def _passes(options: SimpleNamespace, num_processes: int) -> int:
@@ -298,13 +335,13 @@ def _passes(options: SimpleNamespace, num_processes: int) -> int:
     return split_batch(options.total_batch_size, options.batch_size, num_processes)
 
 
-def _earlier_batch_size(options: SimpleNamespace) -> int | None:
-    """That of the run that is resumed, which dropout was drawn with; None for a new run."""
+def _earlier_settings(options: SimpleNamespace) -> dict:
+    """Those of the run that is resumed; empty for a new run."""
     checkpoint = last_checkpoint(options.output_dir / "checkpoints") if options.resume else None
     if checkpoint is None:
-        return None
+        return {}
     with undamaged(checkpoint):
-        return read_state(checkpoint)["settings"]["batch_size"]
+        return read_state(checkpoint)["settings"]
 
 
 def training_loop(run: Run) -> TrainingLoop:
@@ -335,6 +372,12 @@ def training_loop(run: Run) -> TrainingLoop:
         StepLog(options.output_dir / STEPS_NAME),
         run.settings() | run.derived(),
         _loop_options(run),
+        batch_transform=BatchTransform(
+            run.processor.eval_transform(),
+            run.augmentation,
+            len(run.videos.class_names),
+            options.seed,
+        ),
         criterion=criterion,
         ema_decay=options.ema_decay or None,
         evaluate=_evaluation(run),
@@ -380,9 +423,8 @@ def _evaluation(run: Run) -> Callable[[], dict] | None:
             dataset,
             run.processor,
             run.accelerator,
-            batch_size=options.batch_size,
+            views_per_forward=options.batch_size,
             num_workers=options.num_workers,
-            progress="evaluating",
         )
         return results
 
@@ -396,8 +438,8 @@ def _reading_options(run: Run) -> dict[str, Any]:
 
 def training_loader(run: Run) -> DataLoader:
     """The training clips of this process, from the loop's first step on."""
-    options, transform = run.options, run.processor.eval_transform()
-    augment = TrainTransform(transform, options.scale_jitter, options.hflip)
+    options = run.options
+    augment = TrainTransform(run.processor.eval_transform(), run.augmentation)
     return DataLoader(
         TrainDataset(run.videos, augment, seed=options.seed, **_reading_options(run)),
         batch_sampler=run.batches,

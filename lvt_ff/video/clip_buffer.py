@@ -13,12 +13,17 @@ __all__ = [
     "CallersError",
     "Choose",
     "ClipBuffer",
+    "Span",
+    "SpanError",
     "new_frames",
     "too_large",
 ]
 
 # Chosen frame numbers for the total number of frames.
 Choose = Callable[[int], Sequence[int]]
+
+# Start and end of what is read of a file, in seconds; None for the file's own.
+Span = tuple[float | None, float | None]
 
 MAX_PIXELS = 7680 * 4320  # of a frame: 8k
 MAX_CLIP_BYTES = 2**32
@@ -38,6 +43,10 @@ class CallersError(BaseException):
     """The caller's function that chooses frames failed: no decoder's error."""
 
 
+class SpanError(Exception):
+    """No frame of a file is shown within the span that is read."""
+
+
 class ClipBuffer:
     """Frames of one reading, decoded once each, in the order and as often as asked for.
 
@@ -47,6 +56,8 @@ class ClipBuffer:
         max_pixels: of a frame, as coded and as shown.
         allocate: makes the array (T, H, W, 3) uint8.
         progress: called whenever a packet or a frame is done.
+        span: only frames that are shown from its start on and before its end are there for
+            `choose`, which counts from the first of them.
     """
 
     def __init__(
@@ -55,31 +66,74 @@ class ClipBuffer:
         max_pixels: int = MAX_PIXELS,
         allocate: Callable[[tuple[int, ...]], np.ndarray] = new_frames,
         progress: Callable[[], None] = lambda: None,
+        span: Span = (None, None),
     ):
         self._choose, self._allocate, self.progress = choose, allocate, progress
-        self.max_pixels = max_pixels
+        self.max_pixels, self.span = max_pixels, span
         self.total = 0
+        self.seconds: tuple[float, float] | None = None  # of the first and the last wanted frame
         self.frames: np.ndarray | None = None
+        self._window = (0, 0)
         self._places: dict[int, list[int]] = {}
+        self._done: set[int] = set()
 
-    def choose(self, total: int) -> None:
-        """Ask which of so many frames are wanted; what was put before is forgotten.
+    def choose(self, total: int, seconds: np.ndarray | None = None, sure: bool = True) -> None:
+        """Ask which of a file's frames are wanted; what was put before is forgotten.
+
+        Args:
+            total: frames of the file.
+            seconds: when each is shown (total,), ascending; None where frames have no times.
+            sure: where this may be wrong, a span without frames is no error: nothing is wanted.
 
         Raises:
             ValueError: no frame at all.
+            SpanError: none within the span, or frames without times.
             IndexError: a number beyond the end.
         """
         if total < 1:
             raise ValueError("the video has no frame that can be shown")
-        indices = [int(index) for index in self._choose(total)]
-        outside = sorted({index for index in indices if not 0 <= index < total})
+        first, end = self._window = self._frames_within(total, seconds)
+        self.total, self.num_frames = end - first, 0
+        self._places, self._done = {}, set()
+        if first == end:
+            if sure:
+                raise SpanError(_told(self.span, seconds))
+            return
+        indices = [int(index) for index in self._choose(self.total)]
+        outside = sorted({index for index in indices if not 0 <= index < self.total})
         if outside:
-            raise IndexError(f"frames {outside[:5]} were asked for, and there are {total}")
+            raise IndexError(f"frames {outside[:5]} were asked for, and there are {self.total}")
         places = defaultdict(list)
         for place, index in enumerate(indices):
-            places[index].append(place)
-        self.total, self.num_frames, self._places = total, len(indices), dict(places)
-        self._done: set[int] = set()
+            places[first + index].append(place)
+        self.num_frames, self._places = len(indices), dict(places)
+        self._note_seconds(seconds)
+
+    def confirm(self, total: int, seconds: np.ndarray | None) -> bool:
+        """Whether frames were chosen among those that these are the true times of."""
+        self._note_seconds(seconds)
+        return bool(self.total) and self._frames_within(total, seconds) == self._window
+
+    def _frames_within(self, total: int, seconds: np.ndarray | None) -> tuple[int, int]:
+        """The first frame of the span, and the first one behind it."""
+        start, end = self.span
+        if (start, end) == (None, None):
+            return 0, total
+        if seconds is None:
+            raise SpanError(
+                "pictures have no times, so that no part of them can be read from a start to an "
+                "end in seconds: leave both out"
+            )
+        first = 0 if start is None else int(np.searchsorted(seconds, start))
+        return first, total if end is None else max(int(np.searchsorted(seconds, end)), first)
+
+    def _note_seconds(self, seconds: np.ndarray | None) -> None:
+        self.seconds = None
+        if seconds is not None and self._places and max(self._places) < len(seconds):
+            self.seconds = (
+                float(seconds[min(self._places)]),
+                float(seconds[max(self._places)]),
+            )
 
     @property
     def missing(self) -> list[int]:
@@ -95,9 +149,11 @@ class ClipBuffer:
         """Whether the frame of this number is wanted and not there yet."""
         return number in self._places and number not in self._done
 
-    def fill(self, total: int, picture: Callable[[int], np.ndarray]) -> None:
-        """Choose among so many frames, and put what a function gives for each of their numbers."""
-        self.choose(total)
+    def fill(
+        self, total: int, picture: Callable[[int], np.ndarray], seconds: np.ndarray | None = None
+    ) -> None:
+        """Choose as `choose` does, and put what a function gives for each of the numbers."""
+        self.choose(total, seconds)
         for number in self.missing:
             self.put(number, picture(number))
 
@@ -118,3 +174,14 @@ class ClipBuffer:
             self.frames[place] = pixels
         self._done.add(number)
         self.progress()
+
+
+def _told(span: Span, seconds: np.ndarray) -> str:
+    start, end = span
+    from_start = "" if start is None else f" from {start:g} s"
+    to_end = "" if end is None else f" to {end:g} s"
+    frame_s = float(np.median(np.diff(seconds))) if len(seconds) > 1 else 0.0
+    return (
+        f"no frame is shown{from_start}{to_end}: the file is {seconds[-1] + frame_s:.2f} s long, "
+        f"with {len(seconds)} frames, the last of them at {seconds[-1]:.2f} s"
+    )

@@ -19,7 +19,7 @@ import numpy as np
 
 import lvt_ff
 from lvt_ff.utils.errors import FrameSizeError
-from lvt_ff.video.clip_buffer import Choose
+from lvt_ff.video.clip_buffer import Choose, SpanError
 from lvt_ff.video.decoders import Refused
 from lvt_ff.video.shared_frames import FramesReceiver
 
@@ -116,6 +116,7 @@ class DecoderProcess:
             Died: the process died or hung.
             Refused: the file was not read.
             FrameSizeError: a frame is too large.
+            SpanError: no frame is shown within the span.
         """
         self.usable = False
         self._send(request)
@@ -133,6 +134,8 @@ class DecoderProcess:
         self.usable = True
         if "too_large" in answer:
             raise FrameSizeError(answer["too_large"])
+        if "no_span" in answer:
+            raise SpanError(answer["no_span"])
         if "refused" in answer:
             raise Refused(*answer["refused"])
         return answer

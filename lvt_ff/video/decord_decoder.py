@@ -29,5 +29,5 @@ def decode(path: str, found: Probe, clip: ClipBuffer, threads: int) -> str:
     decord.logging.set_level(decord.logging.QUIET)  # what is wrong is in the error it raises
     reader = decord.VideoReader(path, num_threads=threads)
     found.check_count(len(reader))
-    clip.fill(found.num_shown, lambda number: reader[number].asnumpy())
+    clip.fill(found.num_shown, lambda number: reader[number].asnumpy(), found.shown_s)
     return ""

@@ -13,6 +13,7 @@ import numpy as np
 from lvt_ff.video.clip_buffer import MAX_PIXELS, too_large
 from lvt_ff.video.display import Shape
 from lvt_ff.video.file_end import is_cut_off
+from lvt_ff.video.frame_times import Clock
 from lvt_ff.video.packets import PacketFacts, PacketReader
 from lvt_ff.video.stream import (
     decode_packet,
@@ -54,6 +55,8 @@ class Probe:
         num_shown: frames that the packets show; where `untimed`, only decoding proves it.
         times: of all shown frames, ascending (num_shown,), in units of the stream's time base;
             empty where `untimed`.
+        clock: how the file counts time.
+        shown_s: when frames are shown (num_shown,), in seconds; where `untimed`, a guess.
         starts: in the order of the file; empty where `untimed`.
         untimed: why frames cannot be found by their times, or "".
         special: what of it not every decoder shows rightly, or "".
@@ -67,6 +70,8 @@ class Probe:
     codec: str
     num_shown: int
     times: np.ndarray
+    clock: Clock
+    shown_s: np.ndarray
     starts: tuple[Start, ...]
     untimed: str
     special: str
@@ -134,6 +139,7 @@ class _Scan:
         self.first = None
         self.num_shown = 0
         self.pts: list[int | None] = []  # of packets that show a frame
+        self.dts: list[int | None] = []
         self.keys: list[tuple[int | None, int | None]] = []  # times of starts
         self.delay = 0  # from the first packet's decoding to its presentation
         self.parameters = b""
@@ -193,6 +199,7 @@ class _Scan:
         self.many |= shown > 1
         self.num_shown += shown
         self.pts.append(packet.pts)
+        self.dts.append(packet.dts)
 
     def _is_early(self, packet) -> bool:
         """Whether a packet leans on what would be before the file's first start."""
@@ -232,10 +239,13 @@ class _Scan:
             starts = self._starts(times)
         first, last = self.span
         span = float((last - min(first, last)) * stream.time_base)
+        clock = Clock.of(container, stream)
         return Probe(
             codec=stream.codec_context.name,
             num_shown=self.num_shown,
             times=times if not untimed else times[:0],
+            clock=clock,
+            shown_s=self._shown_s(clock, times),
             starts=starts,
             untimed=untimed,
             special=self._special(shape, times),
@@ -245,6 +255,12 @@ class _Scan:
             shape=shape,
             seconds=max((container.duration or 0) / av.time_base, span),
         )
+
+    def _shown_s(self, clock: Clock, times: np.ndarray) -> np.ndarray:
+        """When frames are shown; there may be several in a packet, which only decoding tells."""
+        pts = self.pts if None in self.pts else times.tolist()
+        missing = [None] * (self.num_shown - len(pts))
+        return clock.seconds([*pts, *missing], [*self.dts, *missing])
 
     def _starts(self, times: np.ndarray) -> tuple[Start, ...]:
         numbers = np.searchsorted(times, [pts for pts, _ in self.keys]).tolist()

@@ -43,7 +43,7 @@ def decode(path: str, found: Probe, clip: ClipBuffer, threads: int) -> str:
 
 
 def _decode_by_time(path: str, found: Probe, clip: ClipBuffer, threads: int) -> None:
-    clip.choose(found.num_shown)
+    clip.choose(found.num_shown, found.shown_s)
     paint = Painter(found.shape)
     first_numbers = [start.number for start in found.starts]
     if first_numbers[0]:
@@ -108,18 +108,18 @@ def _is_odd(frame) -> bool:
 
 
 def _decode_in_order(path: str, found: Probe, clip: ClipBuffer, threads: int) -> str:
-    guess = found.num_shown
-    for _ in range(_MAX_READINGS):
-        clip.choose(guess)
+    guess, seconds = found.num_shown, found.shown_s
+    for attempt in range(_MAX_READINGS):
+        clip.choose(guess, seconds, sure=attempt > 0)
         reading = _Reading(found, clip)
         if not reading.run(path, threads):
             threads = 1  # with several, an error comes at another packet than its own
-            clip.choose(guess)
+            clip.choose(guess, seconds, sure=attempt > 0)
             reading = _Reading(found, clip)
             reading.run(path, threads)
-        if reading.count == guess:
+        guess, seconds = reading.count, reading.seconds(found)
+        if clip.confirm(guess, seconds):
             return reading.damage(found)
-        guess = reading.count
     raise ValueError(f"it shows another number of frames at each reading, the last time {guess}")
 
 
@@ -130,6 +130,7 @@ class _Reading:
         self._clip, self._paint = clip, Painter(found.shape)
         self._deinterlace = Deinterlacer()
         self.count = self.num_lost = self.num_doubtful = 0
+        self._times: list[tuple[int | None, int | None]] = []
         self.reason = ""
         self._keys: set[int] | None = None
 
@@ -209,6 +210,7 @@ class _Reading:
             self.num_lost += 1
             return
         self.num_doubtful += frame.is_corrupt
+        self._times.append((frame.pts, frame.dts))  # a deinterlacer counts otherwise
         for ready in self._deinterlace(frame):
             self._take(ready)
 
@@ -217,6 +219,12 @@ class _Reading:
             self._clip.put(self.count, self._paint(frame))
         self.count += 1
         self._clip.progress()
+
+    def seconds(self, found: Probe) -> np.ndarray:
+        """When the frames that were counted are shown."""
+        times = (*self._times, *[(None, None)] * self.count)[: self.count]
+        pts, dts = zip(*times, strict=True) if times else ((), ())
+        return found.clock.seconds(pts, dts)
 
     def damage(self, found: Probe) -> str:
         """What was lost, in words, or ""."""

@@ -4,6 +4,7 @@ Files are decoded in processes of their own, so that none can end, hang or exhau
 `LVT_FF_DECODE=inline` decodes here, for files that are trusted.
 """
 
+import math
 import multiprocessing
 import os
 import sys
@@ -17,7 +18,14 @@ import numpy as np
 from lvt_ff.utils.errors import DamagedVideoWarning, FrameSizeError, VideoReadError
 from lvt_ff.utils.validation import check_choice
 from lvt_ff.video import pool
-from lvt_ff.video.clip_buffer import MAX_PIXELS, CallersError, Choose, ClipBuffer
+from lvt_ff.video.clip_buffer import (
+    MAX_PIXELS,
+    CallersError,
+    Choose,
+    ClipBuffer,
+    Span,
+    SpanError,
+)
 from lvt_ff.video.decoder_process import Died
 from lvt_ff.video.decoders import (
     DECODER_CHOICES,
@@ -44,15 +52,18 @@ class ReadClip(NamedTuple):
 
     Args:
         frames: (T, H, W, 3) uint8 RGB.
-        total: number of frames that the video shows.
+        total: number of frames that the video shows, within the span if there is one.
         damage: what was lost of the file, or "".
         decoder: the backend.
+        seconds: when the earliest and the latest of the frames are shown, counted from the file's
+            start; None of pictures.
     """
 
     frames: np.ndarray
     total: int
     damage: str
     decoder: str
+    seconds: tuple[float, float] | None = None
 
 
 def read_clip(
@@ -62,6 +73,7 @@ def read_clip(
     timeout_s: float = 60.0,
     max_pixels: int = MAX_PIXELS,
     on_damage: OnDamage = "skip",
+    span: Span | None = None,
 ) -> np.ndarray:
     """Read frames of a video, as players show them: upright, in square pixels, deinterlaced.
 
@@ -77,17 +89,21 @@ def read_clip(
         max_pixels: of any frame that is decoded, whatever the file's header says.
         on_damage: "skip" reads what a damaged file still shows, with a `DamagedVideoWarning`;
             "raise" does not.
+        span: start and end in seconds, either of which may be None (or NaN): only the frames that
+            are shown from the start on and before the end count, and are counted from 0, by the
+            file's own times, as players show them (0 is where sound or picture begin).
 
     Returns:
         (T, H, W, 3) uint8 RGB; frames of other sizes are scaled to the first one's.
 
     Raises:
-        VideoReadError: the file is missing, empty, damaged, not a video or too short, or no backend
-            is installed, or its decoder died. FrameSizeError, a kind of it: a frame has more than
-            `max_pixels`, or the clip takes more than 4.3 GB.
+        VideoReadError: the file is missing, empty, damaged, not a video or too short, or shows
+            nothing within the span, or no backend is installed, or its decoder died.
+            FrameSizeError, a kind of it: a frame has more than `max_pixels`, or the clip takes more
+            than 4.3 GB.
         ValueError: an unknown decoder name or `on_damage`.
     """
-    clip = read_frames(video, indices, decoder, timeout_s, max_pixels, on_damage)
+    clip = read_frames(video, indices, decoder, timeout_s, max_pixels, on_damage, span)
     if clip.damage:
         warn_of_damage(video, clip.damage, stacklevel=3)
     return clip.frames
@@ -106,6 +122,7 @@ def read_frames(
     timeout_s: float = 60.0,
     max_pixels: int = MAX_PIXELS,
     on_damage: OnDamage = "skip",
+    span: Span | None = None,
 ) -> ReadClip:
     """`read_clip` with what it found besides, and without its warning."""
     check_choice("decoder", decoder, DECODER_CHOICES)
@@ -113,13 +130,19 @@ def read_frames(
     choose = _never_nothing(indices if callable(indices) else lambda total: indices)
     names = list(DECODERS) if decoder == "auto" else [decoder]
     with local_video(video) as path:
-        clip = _read_file(path, names, choose, timeout_s, max_pixels)
+        clip = _read_file(path, names, choose, timeout_s, max_pixels, _checked(span))
         if clip.damage and on_damage == "raise":
             raise VideoReadError(
                 f"Cannot read the whole video {path!r}: {clip.damage}; on_damage skip reads the "
                 "rest."
             )
     return clip
+
+
+def _checked(span: Span | None) -> Span:
+    """A span without NaN, which arrays have where there is no time."""
+    start, end = span or (None, None)
+    return tuple(None if time is None or math.isnan(time) else float(time) for time in (start, end))
 
 
 def _never_nothing(choose: Choose) -> Choose:
@@ -133,15 +156,22 @@ def _never_nothing(choose: Choose) -> Choose:
 
 
 def _read_file(
-    path: str, names: Sequence[str], choose: Choose, timeout_s: float, max_pixels: int
+    path: str,
+    names: Sequence[str],
+    choose: Choose,
+    timeout_s: float,
+    max_pixels: int,
+    span: Span,
 ) -> ReadClip:
     problem = problem_of_file(path)
     if problem:
         raise VideoReadError(f"Cannot read video {path!r}: {problem}.")
     try:
-        return _read(names, path, choose, timeout_s, max_pixels)
+        return _read(names, path, choose, timeout_s, max_pixels, span)
     except FrameSizeError as error:
         raise FrameSizeError(f"Cannot read video {path!r}: {error}") from error
+    except SpanError as error:
+        raise VideoReadError(f"Cannot read video {path!r}: {error}.") from error
     except Refused as error:
         raise VideoReadError(f"Cannot read video {path!r}. Tried {error}.") from error
 
@@ -178,7 +208,12 @@ def _nothing(total: int) -> Sequence[int]:
 
 
 def _read(
-    names: Sequence[str], path: str, choose: Choose, timeout_s: float, max_pixels: int
+    names: Sequence[str],
+    path: str,
+    choose: Choose,
+    timeout_s: float,
+    max_pixels: int,
+    span: Span,
 ) -> ReadClip:
     """Read with the first backend that can; Refused tells what each of them said."""
     attempts = [_absent[name] for name in names if name in _absent]
@@ -187,7 +222,7 @@ def _read(
     try:
         if not left:
             raise Refused
-        return how(left, path, choose, max_pixels, attempts)
+        return how(left, path, choose, max_pixels, span, attempts)
     except Refused as error:
         said = sorted(attempts, key=lambda attempt: names.index(attempt.name))
         told = [f"{attempt.name}: {attempt.reason}" for attempt in said]
@@ -197,7 +232,12 @@ def _read(
 
 
 def _read_inline(
-    names: Sequence[str], path: str, choose: Choose, max_pixels: int, attempts: list[Attempt]
+    names: Sequence[str],
+    path: str,
+    choose: Choose,
+    max_pixels: int,
+    span: Span,
+    attempts: list[Attempt],
 ) -> ReadClip:
     def choose_noting_errors(total: int) -> Sequence[int]:
         try:
@@ -205,14 +245,14 @@ def _read_inline(
         except Exception as error:
             raise CallersError from error
 
-    clip = ClipBuffer(choose_noting_errors, max_pixels)
+    clip = ClipBuffer(choose_noting_errors, max_pixels, span=span)
     try:
         decoder, damage = decode(
             names, path, clip, _threads(), trying=lambda name: None, failed=attempts.append
         )
     except CallersError as error:
         raise error.__cause__ from None
-    return ReadClip(clip.frames, clip.total, damage, decoder)
+    return ReadClip(clip.frames, clip.total, damage, decoder, clip.seconds)
 
 
 def _read_isolated(
@@ -220,10 +260,17 @@ def _read_isolated(
     path: str,
     choose: Choose,
     max_pixels: int,
+    span: Span,
     attempts: list[Attempt],
     timeout_s: float,
 ) -> ReadClip:
-    message = dict(do="read", path=os.path.abspath(path), max_pixels=max_pixels, threads=_threads())
+    message = dict(
+        do="read",
+        path=os.path.abspath(path),
+        max_pixels=max_pixels,
+        span=span,
+        threads=_threads(),
+    )
     while True:
         trying = []
 
@@ -235,7 +282,8 @@ def _read_isolated(
 
         try:
             answer = pool.request(dict(message, decoders=names), choose, timeout_s, note)
-            return ReadClip(*(answer[key] for key in ReadClip._fields))
+            seconds = answer["seconds"] and tuple(answer["seconds"])
+            return ReadClip(*(answer[key] for key in ReadClip._fields[:-1]), seconds)
         except Died as error:
             if not trying:  # the file itself did it, which no backend can avoid
                 raise Refused(f"pyav, opening it: {error}") from error

@@ -15,7 +15,11 @@ def decode(path: str, found: Probe, clip: ClipBuffer, threads: int) -> str:
     """See `pyav_decoder.decode`; what is lost is an error here."""
     reader = _open(path, threads)
     found.check_count(len(reader))
-    clip.fill(found.num_shown, lambda number: reader.get_frame_at(number).data.numpy())
+    clip.fill(
+        found.num_shown,
+        lambda number: reader.get_frame_at(number).data.numpy(),
+        found.shown_s,
+    )
     return ""
 
 

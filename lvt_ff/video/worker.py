@@ -1,9 +1,9 @@
 """A decoder process: reads files for its caller, one after the other, until its input ends.
 
 Both sides send one JSON object a line. The caller asks with `do`; the answer is `frames`, `header`,
-`refused` or `too_large`. Before it come `progress`, the backend that is `trying`, those that
-`failed`, and the `total` of which the caller is to choose frames: it sends their numbers or, to
-give up, null.
+`encoded`, `refused`, `too_large` or `no_span`. Before it come `progress`, the backend that is
+`trying`, those that `failed`, and the `total` of which the caller is to choose frames: it sends
+their numbers or, to give up, null.
 """
 
 import json
@@ -18,8 +18,9 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from lvt_ff.utils.errors import FrameSizeError
-from lvt_ff.video.clip_buffer import CallersError, ClipBuffer, new_frames
+from lvt_ff.video.clip_buffer import CallersError, ClipBuffer, SpanError, new_frames
 from lvt_ff.video.decoders import Refused, decode, read_header
+from lvt_ff.video.encoder import EncodeSettings, encode
 from lvt_ff.video.memory_limit import data_bytes, limit_memory, prefer_to_be_killed
 
 __all__ = ["main"]
@@ -71,7 +72,8 @@ class _Caller:
     def send_frames(self, clip: ClipBuffer, decoder: str, damage: str) -> None:
         """Send what was read."""
         shape = list(clip.frames.shape)
-        answer = dict(frames=shape, total=clip.total, damage=damage, decoder=decoder)
+        told = dict(total=clip.total, damage=damage, decoder=decoder, seconds=clip.seconds)
+        answer = dict(frames=shape, **told)
         if self.frames is not None:
             self.tell(**answer, is_new=self.frames.send())
         else:
@@ -97,7 +99,8 @@ def _read(caller: _Caller, request: dict) -> None:
         limit_memory(before, math.prod(shape))
         return caller.frames.allocate(shape)
 
-    clip = ClipBuffer(caller.choose, request["max_pixels"], allocate, caller.progress)
+    span = tuple(request["span"])
+    clip = ClipBuffer(caller.choose, request["max_pixels"], allocate, caller.progress, span)
     decoder, damage = decode(
         request["decoders"],
         request["path"],
@@ -114,7 +117,20 @@ def _header(caller: _Caller, request: dict) -> None:
     caller.tell(header=read_header(request["path"], request["max_pixels"], caller.progress))
 
 
-_TASKS = {"read": _read, "header": _header}
+def _encode(caller: _Caller, request: dict) -> None:
+    limit_memory(data_bytes())
+    encoded = encode(
+        request["path"],
+        request["target"],
+        EncodeSettings(**request["settings"]),
+        tuple(request["span"]),
+        request["max_pixels"],
+        caller.progress,
+    )
+    caller.tell(encoded=encoded)
+
+
+_TASKS = {"read": _read, "header": _header, "encode": _encode}
 
 
 def _answer(caller: _Caller, request: dict) -> None:
@@ -124,6 +140,8 @@ def _answer(caller: _Caller, request: dict) -> None:
         pass
     except FrameSizeError as error:
         caller.tell(too_large=str(error))
+    except SpanError as error:
+        caller.tell(no_span=str(error))
     except Refused as error:
         caller.tell(refused=error.args)
     finally:

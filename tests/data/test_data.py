@@ -8,6 +8,7 @@ from conftest import random_frames
 
 from lvt_ff import VideoReadError
 from lvt_ff.data import (
+    Augmentation,
     EvalDataset,
     EvalTransform,
     TrainDataset,
@@ -94,30 +95,9 @@ def test_crop_positions():
     assert crop_clip(clip, (2, 3), (0.0, 0.0))[0, 0, 0].tolist() == [0, 1, 2]
 
 
-def test_training_draws_are_the_same_for_all_frames_of_a_clip():
-    still = random_frames(1, 60, 90).repeat(5, axis=0)
-    transform = TrainTransform(small_transform(), (1.1, 1.4), hflip=0.5)
-    for seed in range(5):
-        clip = transform(still, np.random.default_rng(seed))
-        assert (clip == clip[:1]).all()
-
-
-@pytest.mark.parametrize(
-    "change", [dict(scale_jitter=(1.4, 1.4)), dict(scale_jitter=(1.1, 1.1)), dict(hflip=1.0)]
-)
-def test_training_options_change_the_clip(change):
-    frames = random_frames(2, 60, 90)
-    plain = dict(scale_jitter=(1.0, 1.0), hflip=0.0)
-    a = TrainTransform(small_transform(), **plain)(frames, np.random.default_rng(0))
-    b = TrainTransform(small_transform(), **{**plain, **change})(frames, np.random.default_rng(0))
-    assert a.shape == b.shape == (2, 3, 32, 32)
-    assert not torch.allclose(a, b)
-    if change == dict(hflip=1.0):
-        torch.testing.assert_close(a, b.flip(-1))
-
-
 def train_set(folder, seed=0, **changes):
-    transform = TrainTransform(small_transform(), (1.0, 1.3), 0.5)
+    augmentation = Augmentation(scale_jitter=(1.0, 1.3), hflip=0.5)
+    transform = TrainTransform(small_transform(), augmentation)
     return TrainDataset(load_video_list(folder), transform, seed=seed, **{**CLIP, **changes})
 
 
@@ -177,6 +157,91 @@ def test_views_are_clips_by_crops_of_one_reading(folder):
     assert views.shape == (6, 4, 3, 32, 32)
     second = read_clip(path, lambda n: sample_indices(n, clip=1, **options))
     torch.testing.assert_close(views[3:], torch.stack(small_transform().crops(second, 3)))
+
+
+STEP = 12  # of brightness, from one frame to the next
+
+
+@pytest.fixture(scope="module")
+def stairs(tmp_path_factory):
+    """Lists of two videos of 16 frames a second, whose frame t is as light as t steps."""
+    root = tmp_path_factory.mktemp("stairs")
+    frames = np.ones((20, 32, 32, 3), np.uint8) * (STEP * np.arange(20))[:, None, None, None]
+    write_video(root / "a.mp4", frames.astype(np.uint8))
+    write_video(root / "b.mp4", frames[::-1].astype(np.uint8))
+    write(root / "parts.csv", "path,label,start,end\na.mp4,x,0.25,0.5\nb.mp4,y,0.5,0.75\n")
+    write(root / "beyond.csv", "path,label,start,end\na.mp4,x,7,9\nb.mp4,y,0.5,0.75\n")
+    write(root / "whole.csv", "path,label\na.mp4,x\nb.mp4,y\n")
+    write(root / "charades.csv", 'id,actions\na,"c002 0.00 0.30;c000 1.10 1.20;c005 0.5 0.6"\n')
+    return root
+
+
+def write(file, text):
+    file.write_text(text)
+
+
+def numbers(clip):
+    """Which frames of `stairs` a normalised clip (T, C, H, W) has."""
+    return ((clip.mean((1, 2, 3)) * 0.5 + 0.5) * 255 / STEP).round().int().tolist()
+
+
+def stair_set(file, **changes):
+    transform = TrainTransform(small_transform(), (1.0, 1.0), 0.0)
+    return TrainDataset(load_video_list(file), transform, seed=0, **{**CLIP, **changes})
+
+
+def test_clips_are_of_the_listed_parts_of_files(stairs):
+    train = stair_set(stairs / "parts.csv")
+    assert numbers(train[0, 0]["clip"]) == [4, 5, 6, 7]
+    assert numbers(train[0, 1]["clip"]) == [11, 10, 9, 8]
+    views = EvalDataset(
+        load_video_list(stairs / "parts.csv"),
+        small_transform(),
+        num_clips=2,
+        num_crops=1,
+        **{**CLIP, "num_frames": 2},
+    )
+    assert [number // 2 for view in views[0]["clip"] for number in numbers(view)] == [2, 3, 2, 3]
+    assert numbers(views[1]["clip"].flatten(0, 1)) != numbers(views[0]["clip"].flatten(0, 1))
+    assert numbers(stair_set(stairs / "whole.csv")[0, 0]["clip"])[-1] > 14
+
+
+def test_a_part_beyond_the_end_is_a_file_that_cannot_be_read(stairs):
+    item = stair_set(stairs / "beyond.csv")[0, 0]
+    (failure,) = item["failures"][:1]
+    assert failure[0].endswith("a.mp4") and "the file is 1.25 s long" in failure[1]
+    assert item["label"] == 1
+    videos = load_video_list(stairs / "beyond.csv")
+    views = EvalDataset(videos, small_transform(), num_clips=1, num_crops=1, **CLIP)
+    assert views[0]["clip"] is None and "7 s to 9 s" in views[0]["failure"][1]
+
+
+def test_labels_of_a_training_clip_are_those_of_its_time(stairs):
+    data = stair_set(stairs / "charades.csv", sampling="dense", stride=1, num_frames=2)
+    actions, seen = {2: (0.0, 0.3), 0: (1.1, 1.2), 5: (0.5, 0.6)}, set()
+    for epoch in range(30):
+        item = data[epoch, 0]
+        first, last = (number / 16 for number in numbers(item["clip"]))
+        expected = [
+            name for name, (start, end) in actions.items() if start <= last and first <= end
+        ]
+        assert np.flatnonzero(item["label"]).tolist() == sorted(expected)
+        seen.add(tuple(expected))
+    assert {(2,), (0,), (5,), ()} <= seen
+    item = EvalDataset(data.videos, small_transform(), num_clips=1, num_crops=1, **CLIP)[0]
+    assert np.flatnonzero(item["label"]).tolist() == [0, 2, 5]
+    batch = collate([data[0, 0], data[1, 0]])
+    assert np.stack(batch["label"]).shape == (2, 157) and batch["clip"].shape[0] == 2
+
+
+def test_labels_are_of_their_kind(stairs):
+    write(stairs / "several.csv", "path,labels\na.mp4,x|z\nb.mp4,y\n")
+    assert stair_set(stairs / "several.csv")[0, 0]["label"].tolist() == [1, 0, 1]
+    assert stair_set(stairs / "whole.csv")[0, 1]["label"] == 1
+    write(stairs / "numbers.csv", "path,label\na.mp4,0.5\nb.mp4,-3\n")
+    values = load_video_list(stairs / "numbers.csv", task="regression")
+    data = TrainDataset(values, TrainTransform(small_transform(), (1.0, 1.0), 0.0), seed=0, **CLIP)
+    assert [data[0, 0]["label"], data[0, 1]["label"]] == [0.5, -3.0]
 
 
 def brightness(frames):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from lvt_ff.data import load_video_list
-from lvt_ff.data.video_list import VIDEO_SUFFIXES, load_multi_label_list, load_value_list
+from lvt_ff.data.video_list import VIDEO_SUFFIXES
 
 
 def write(root, *names, content=b"x"):
@@ -234,8 +234,8 @@ def test_the_same_list_in_several_spellings(folder, text, caplog):
     [
         ("file,class\na.mp4,x\n", r"needs the columns path,label.*got \['file', 'class'\]"),
         ("Path,Label\na.mp4,x\n", r"got \['Path', 'Label'\].* Write path,label into the first"),
-        ("path label\na.mp4 0\n", r"got \['path label'\].*a line such as jump/0001.mp4,jump"),
-        ("sit/4.mp4 0\nwave/0.mp4 1\n", r"got \['sit/4.mp4 0'\].* Write path,label"),
+        ("path name\na.mp4 0\n", r"got \['path name'\].*a line such as jump/0001.mp4,jump"),
+        ("sit/4.mp4 0\nwave/0.mp4 up\n", "'wave/0.mp4 up' in line 2, which does not end in the"),
         ("path,label,path\na.mp4,x,y\n", "each once, got .'path', 'label', 'path'"),
         ("", "needs the columns path,label"),
         ("path,label\n", "has no rows"),
@@ -247,8 +247,16 @@ def test_the_same_list_in_several_spellings(folder, text, caplog):
         ("path,label\nwave/0.mp4,a\nnone.mp4,b\n", "1 of 2 files that do not exist.*none.mp4"),
         ("path,label\nwave,a\nsit/4.mp4,b\n", "1 of 2 .*wave, a folder without numbered pictures"),
         ("path,label\nwave/0.mp4,a\n", "one class only"),
-        ('[{"path": "wave/0.mp4", "label": "a"}]', "is JSON, but a list of videos is a CSV file"),
-        ('\n {"path": "wave/0.mp4"}\n{"path": "b"}\n', "is JSON"),
+        ('[{"path": "wave/0.mp4", "label": "a"}]', "one class only"),
+        ('\n {"path": "wave/0.mp4"}\n{"path": "b"}\n', "no label in line 2"),
+        ('{"path": "wave/0.mp4",\n"label": "a"}', "is JSON, but has no whole object in line 1"),
+        ('{"path": "wave/0.mp4", "label": {"a": 1}}', "has {'a': 1} in line 1, where a text or"),
+        ('[{"path": "wave/0.mp4"', "begins as JSON and is none"),
+        ('[["wave/0.mp4", "a"]]', "no JSON object with path and label in line 1"),
+        ("path,label,start\nwave/0.mp4,a,1:30\n", "the start '1:30' in line 2: write seconds"),
+        ("path,label,end\nwave/0.mp4,a,-1\n", "the end '-1' in line 2: write seconds"),
+        ("path,label,start,end\nwave/0.mp4,a,2,2.0\n", "the end 2.0 in line 2, .* its start 2"),
+        ('path;labels\nwave/0.mp4;["a\n', "labels in line 2 that are no JSON list"),
         ('path,label\n"wave/0.mp4,a\nsit/4.mp4,b\n', "no label in line 3"),
     ],
 )
@@ -288,7 +296,7 @@ def test_errors_show_little_of_a_file(folder, text):
     for load in (
         load_video_list,
         lambda file: load_video_list(file, ("a" * 5000, "b" * 5000)),
-        lambda file: load_value_list(file, "length"),
+        lambda file: load_video_list(file, ("length",), task="regression"),
     ):
         try:
             load(file)
@@ -298,10 +306,10 @@ def test_errors_show_little_of_a_file(folder, text):
 
 
 def test_columns_that_are_not_used_are_told(folder, caplog):
-    text = "path,label,start,end,,Split\nsit/4.mp4,a,0.0,1.9,,x\nsit/4.mp4,b,2.1,4.0,,x\n"
+    text = "path,label,From,,Split\nsit/4.mp4,a,0.0,,x\nsit/4.mp4,b,2.1,,x\n"
     assert len(load_video_list(listing(folder, text))) == 2
     (told,) = caplog.messages
-    assert "not used: start, end, Split." in told and "videos are used whole" in told
+    assert "not used: From, Split." in told and "Only path, label or labels, start and end" in told
 
 
 def test_paths_that_the_system_refuses_stay_in_the_list(folder, monkeypatch):
@@ -329,24 +337,31 @@ def test_a_row_may_name_a_folder_of_numbered_pictures(folder):
 
 
 def test_lists_of_several_labels_are_read_alike(folder, caplog):
-    text = "path;label;start\n\nsit/4.mp4; up \nwave/0.mp4;down;1\nsit/4.mp4;down\n"
-    videos = load_multi_label_list(listing(folder, text), ("up", "down"))
+    text = "path;label;note\n\nsit/4.mp4; up \nwave/0.mp4;down;1\nsit/4.mp4;down\n"
+    videos = load_video_list(listing(folder, text), ("up", "down"), task="multi")
     assert [os.path.relpath(path, folder) for path in videos.paths] == ["sit/4.mp4", "wave/0.mp4"]
     np.testing.assert_array_equal(videos.labels, [[1, 1], [0, 1]])
-    assert "not used: start" in caplog.text
+    assert "not used: note" in caplog.text
     write(folder, "up/deep/0.mp4", "down/0.txt")
     for name in ("jump", "sit", "wave"):
         (folder / name).rename(folder / f".{name}")
-    assert load_multi_label_list(folder, ("up", "down")).labels.tolist() == [[1, 0]]
+    assert load_video_list(folder, ("up", "down"), task="multi").labels.tolist() == [[1, 0]]
     assert "1 file in" in caplog.text
 
 
 def test_lists_of_numbers_are_read_alike(folder, caplog):
-    file = listing(folder, "path\tlabel\tend\n\nsit/4.mp4\t 1.5 \nwave/0.mp4\t-2\n")
-    videos = load_value_list(file, "length")
+    file = listing(folder, "path\tlabel\tunit\n\nsit/4.mp4\t 1.5 \nwave/0.mp4\t-2\n")
+    videos = load_video_list(file, ("length",), task="regression")
     assert videos.labels.tolist() == [1.5, -2.0] and videos.class_names == ("length",)
-    assert "not used: end" in caplog.text
+    assert videos.task == "regression"
+    assert "not used: unit" in caplog.text
     with pytest.raises(ValueError, match="has the label 'up' for 4.mp4"):
-        load_value_list(listing(folder, "path,label\nsit/4.mp4,up\n"), "length")
+        load_video_list(
+            listing(folder, "path,label\nsit/4.mp4,up\n"), ("length",), task="regression"
+        )
     with pytest.raises(ValueError, match="no label in line 4"):
-        load_value_list(listing(folder, "path,label\nsit/4.mp4,1\n\nsit/4.mp4,\n"), "length")
+        load_video_list(
+            listing(folder, "path,label\nsit/4.mp4,1\n\nsit/4.mp4,\n"),
+            ("length",),
+            task="regression",
+        )
