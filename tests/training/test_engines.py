@@ -171,13 +171,23 @@ def test_shards_give_the_weights_and_the_folder_of_data_parallelism(of_two, tmp_
             close(load_file(run / file), load_file(folder / file))
 
 
+# The second process dies, the first time; it comes back late, after the first looked for it.
+SECOND_ONCE = """
+import time
+first_time = os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
+if os.environ["RANK"] == "1" and first_time:
+    {kill}
+elif os.environ["RANK"] == "1":
+    time.sleep(2)
+"""
+
+
 def test_a_killed_process_comes_back_to_the_same_weights(of_two, tmp_path):
     options, folder = of_two
     options = dict(options, output_dir=str(tmp_path / "run"), resume=True)
-    before = 'if os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":'
-    kill = "loop.TrainingLoop._step = counted"
     script = tmp_path / "killed.py"
-    script.write_text(SCRIPT.replace(kill, f"{before}\n    {kill}"))
+    kill = "loop.TrainingLoop._step = counted"
+    script.write_text(SCRIPT.replace(kill, SECOND_ONCE.format(kill=kill)))
     told = torchrun(2, "--max-restarts", "1", str(script), json.dumps([options, 3, 9]))
     assert "exitcode: -9" in told.stderr
     ours, theirs = weights(tmp_path / "run"), weights(folder)
