@@ -161,7 +161,12 @@ def load_video_list(
     check_choice("missing", missing, get_args(Missing))
     check_choice("task", task, get_args(Task))
     request, listing = read_listing(
-        source, data_format=data_format, video_root=video_root, class_file=class_file, split=split
+        source,
+        data_format=data_format,
+        video_root=video_root,
+        class_file=class_file,
+        split=split,
+        has_order=class_names is not None,
     )
     listing = _on_disk(request.source, listing, missing)
     return labelled(request, listing, class_names, task)
@@ -174,11 +179,13 @@ def read_listing(
     video_root: str | Path | None = None,
     class_file: str | Path | None = None,
     split: str | None = None,
+    has_order: bool = False,
 ) -> tuple[Request, Listing]:
     """What was asked of a format, and what it lists, whether it is on disk or not.
 
     Args:
         source, data_format, video_root, class_file, split: see `load_video_list`.
+        has_order: a model has the classes and their order.
 
     Raises:
         ValueError: see `load_video_list`.
@@ -187,7 +194,7 @@ def read_listing(
     source = str(source)
     classes = read_class_file(class_file) if class_file is not None else None
     root = Path(video_root) if video_root is not None else None
-    request = Request(source, root, classes, split, class_names is not None)
+    request = Request(source, root, classes, split, has_order)
     if data_format == "auto":
         data_format = recognised(source)
     return request, FORMATS[data_format].read(request)
