@@ -6,7 +6,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch.utils.data import DataLoader
 
-from lvt_ff.data import TrainDataset, TrainTransform, collate, load_video_list
+from lvt_ff.data import Augmentation, TrainDataset, TrainTransform, collate, load_video_list
 from lvt_ff.hub.model_folder import build_model
 
 
@@ -31,15 +31,17 @@ def main() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device).train()
 
-    transform = TrainTransform(processor.eval_transform(), scale_jitter=(1.14, 1.43), hflip=0.0)
-    clips = TrainDataset(videos, transform, **processor.clip_options(), seed=0, decoder="auto")
+    like = processor.eval_transform()
+    augment = TrainTransform(like, Augmentation(scale_jitter=(1.14, 1.43)))
+    clips = TrainDataset(videos, augment, **processor.clip_options(), seed=0, decoder="auto")
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     for epoch in range(args.epochs):
         order = torch.randperm(len(clips)).tolist()
         sampler = [(epoch, index) for index in order]
         for batch in DataLoader(clips, batch_size=4, sampler=sampler, collate_fn=collate):
             labels = torch.tensor(batch["label"], device=device)
-            loss = model(pixel_values_videos=batch["clip"].to(device), labels=labels).loss
+            pixels = like.normalize(batch["clip"].to(device))
+            loss = model(pixel_values_videos=pixels, labels=labels).loss
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()

@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 import lvt_ff
-from lvt_ff.data import TrainDataset, TrainTransform, collate, load_video_list
+from lvt_ff.data import Augmentation, TrainDataset, TrainTransform, collate, load_video_list
 
 
 def main() -> None:
@@ -28,8 +28,9 @@ def main() -> None:
     )
     config = lvt_ff.LVTFFConfig.from_variant(args.model)
     processor = lvt_ff.LVTFFVideoProcessor.from_config(config)
-    transform = TrainTransform(processor.eval_transform(), scale_jitter=(1.14, 1.43), hflip=0.0)
-    clips = TrainDataset(videos, transform, **processor.clip_options(), seed=0, decoder="auto")
+    like = processor.eval_transform()
+    augment = TrainTransform(like, Augmentation(scale_jitter=(1.14, 1.43)))
+    clips = TrainDataset(videos, augment, **processor.clip_options(), seed=0, decoder="auto")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device).train()
     optimizer = create_optimizer_v2(model, opt="adamw", lr=3e-4, layer_decay=0.8)
@@ -39,7 +40,8 @@ def main() -> None:
         sampler = [(epoch, index) for index in order]
         for batch in DataLoader(clips, batch_size=4, sampler=sampler, collate_fn=collate):
             labels = torch.tensor(batch["label"], device=device)
-            loss = criterion(model(batch["clip"].to(device)), labels)
+            pixels = like.normalize(batch["clip"].to(device))
+            loss = criterion(model(pixels), labels)
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()

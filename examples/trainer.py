@@ -4,7 +4,7 @@ import argparse
 
 from transformers import Trainer, TrainingArguments
 
-from lvt_ff.data import TrainDataset, TrainTransform, load_video_list
+from lvt_ff.data import Augmentation, TrainDataset, TrainTransform, load_video_list
 from lvt_ff.hub.model_folder import build_model
 
 
@@ -18,7 +18,8 @@ class Clips(TrainDataset):
 
     def __getitem__(self, index: int) -> dict:
         item = super().__getitem__((self.epoch, index))
-        return dict(pixel_values_videos=item["clip"], labels=item["label"])
+        pixels = self.transform.like.normalize(item["clip"])
+        return dict(pixel_values_videos=pixels, labels=item["label"])
 
 
 def main() -> None:
@@ -34,8 +35,9 @@ def main() -> None:
     videos = load_video_list(args.videos)
     model, processor, start = build_model(args.model, videos.class_names)
     print(f"start: {start}")
-    transform = TrainTransform(processor.eval_transform(), scale_jitter=(1.14, 1.43), hflip=0.0)
-    clips = Clips(videos, transform, **processor.clip_options(), seed=0, decoder="auto")
+    augmentation = Augmentation(scale_jitter=(1.14, 1.43))
+    augment = TrainTransform(processor.eval_transform(), augmentation)
+    clips = Clips(videos, augment, **processor.clip_options(), seed=0, decoder="auto")
     options = TrainingArguments(
         args.output,
         num_train_epochs=args.epochs,

@@ -29,9 +29,35 @@ GROUPS: dict[str, dict[str, Command]] = {
             "lvt_ff.benchmarking.benchmark", "benchmark", "measure speed and memory of models"
         ),
     },
+    "get data ready": {
+        "check-data": Command(
+            "lvt_ff.data.check_data", "check_data", "find what is wrong with videos", ("data",)
+        ),
+        "prepare-data": Command(
+            "lvt_ff.data.prepare_data",
+            "prepare_data",
+            "write videos as tar shards",
+            ("source", "dest"),
+        ),
+        "benchmark-data": Command(
+            "lvt_ff.benchmarking.benchmark_data",
+            "benchmark_data",
+            "measure how fast videos are read",
+            ("data",),
+        ),
+    },
     "train a model": {
         "finetune": Command("lvt_ff.training.finetune", "finetune", "train on your own videos"),
+        "show-batch": Command(
+            "lvt_ff.training.show_batch", "show_batch", "draw what a model sees in training"
+        ),
         "evaluate": Command("lvt_ff.training.evaluate", "evaluate", "accuracy on labelled videos"),
+        "ensemble": Command(
+            "lvt_ff.training.ensemble",
+            "ensemble",
+            "average scores of several models",
+            ("files",),
+        ),
         "convert": Command(
             "lvt_ff.convert.convert",
             "convert",
@@ -43,6 +69,9 @@ GROUPS: dict[str, dict[str, Command]] = {
         ),
     },
     "use a model": {
+        "verify": Command(
+            "lvt_ff.hub.verify", "verify", "check that a model computes what it should", ("model",)
+        ),
         "predict": Command("lvt_ff.inference.predict", "predict", "classify videos", ("videos",)),
         "explain": Command(
             "lvt_ff.explain.explain", "explain", "draw what a model sees in a video", ("video",)
@@ -94,7 +123,7 @@ def _overview() -> str:
     lines = ["usage: lvt-ff COMMAND [options]; every command has --help"]
     for title, commands in GROUPS.items():
         lines += ["", f"{title}:"]
-        lines += [f"  {name:<10} {command.summary}" for name, command in commands.items()]
+        lines += [f"  {name:<14} {command.summary}" for name, command in commands.items()]
     return "\n".join(lines)
 
 

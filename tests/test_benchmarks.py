@@ -2,14 +2,20 @@
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from accelerate.commands.launch import launch_command_parser
+from conftest import random_frames
 
+import lvt_ff
 from lvt_ff.benchmarking.benchmark import _groups, benchmark
+from lvt_ff.data.synthetic.writer import write_video
+from lvt_ff.training.finetune import finetune
 from lvt_ff.utils.option_parser import command_parser, parse_command
 
 ROOT = Path(__file__).parents[1]
@@ -99,3 +105,64 @@ def test_the_gpu_script_goes_on_after_a_failure_and_stops_in_time(tmp_path):
     assert "tests: FAILED with status 3" in told and "train: done" in told
     assert "graph: FAILED with status 1" in told and "graph_ours: FAILED" in told
     assert "compiled: CUT OFF" in told and "table8: left out" in told
+
+
+def run_script(monkeypatch, name, *words):
+    monkeypatch.setattr(sys, "argv", [name, *map(str, words)])
+    runpy.run_path(str(SCRIPTS / name), run_name="__main__")
+
+
+def test_made_up_videos_have_the_size_of_common_ones(tmp_path, monkeypatch):
+    run_script(monkeypatch, "training_videos.py", tmp_path / "videos", 1)
+    (file,) = (tmp_path / "videos").glob("right/*.mp4")
+    clip = lvt_ff.read_clip(file, [0, 89])
+    assert clip.shape == (2, 256, 340, 3) and clip.std() > 50
+
+
+def test_a_measured_run_tells_what_its_log_has(tmp_path, monkeypatch, capsys):
+    for number in range(8):
+        file = tmp_path / "videos" / "ab"[number % 2] / f"{number}.mp4"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_video(file, random_frames(4, 32, 48, seed=number))
+    sizes = '--model_args={"depth": 1, "num_frames": 2, "img_size": 32}'
+    options = ["--model", "test_lvt_ff", sizes, "--train_data", tmp_path / "videos", "--cpu"]
+    options += ["--output_dir", tmp_path / "run", "--batch_size", 1, "--epochs", 1]
+    options += ["--num_workers", 0]
+    with pytest.raises(SystemExit, match="0"):
+        run_script(monkeypatch, "finetune.py", tmp_path / "costs.json", *options)
+    found = json.loads((tmp_path / "costs.json").read_text())
+    steps = [json.loads(line) for line in (tmp_path / "run/steps.jsonl").read_text().splitlines()]
+    assert found["num_steps"] == 3 and len(steps) == 8
+    seconds = sum(step["time_s"] for step in steps[5:])
+    assert found["clips_per_s"] == pytest.approx(3 / seconds)
+    assert found["waiting"] == pytest.approx(sum(step["wait_s"] for step in steps[5:]) / seconds)
+    assert f"3 steps: {3 / seconds:.1f} clips/s" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a script for bash")
+def test_the_script_of_gpu_runs_asks_for_what_there_is(tmp_path):
+    """With a stand-in for Python, whose second run fails."""
+    calls = tmp_path / "calls"
+    stand_in = tmp_path / "python"
+    fails = f'printf "%s\\n" "$*" >> {calls}\n[[ "$*" != *fp16* ]]\n'
+    stand_in.write_text(f"#!/usr/bin/env bash\n{fails}")
+    stand_in.chmod(0o755)
+    run = subprocess.run(
+        ["bash", str(SCRIPTS / "finetune_gpu.sh"), str(tmp_path / "output")],
+        env=dict(os.environ, PYTHON=str(stand_in)),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert run.returncode == 1 and "fp16: FAILED with status 1" in run.stdout
+    words = [line.split() for line in calls.read_text().splitlines()]
+    assert all((ROOT / word).is_file() for call in words for word in call if word.endswith(".py"))
+    parser = command_parser(finetune, "lvt-ff finetune")
+    runs = [call[call.index("benchmarks/finetune.py") :] for call in words[1:]]
+    asked = [parse_command(parser, call[2:]) for call in runs]
+    names = [Path(call[1]).stem for call in runs]
+    assert names == ["bf16", "fp16", "fsdp2", "find_batch_size"]
+    assert [options["mixed_precision"] for options in asked] == ["bf16", "fp16", None, "bf16"]
+    launch = launch_command_parser().parse_args(words[3][2:])
+    assert launch.use_fsdp and launch.fsdp_version == 2 and launch.mixed_precision == "bf16"
+    assert launch.training_script == "benchmarks/finetune.py"

@@ -92,7 +92,7 @@ def test_evaluation_counts_it_as_failed(place, deadly, tmp_path, num_workers):
         model=str(place / "model"),
         data=place / "videos",
         output_dir=tmp_path / "out",
-        batch_size=2,
+        views_per_forward=2,
         num_workers=num_workers,
         cpu=True,
     )

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import random_frames
+from conftest import random_frames, torchrun
 from hub_server import TOKEN
 from image_models import timm_model
 from safetensors.torch import save_file
@@ -153,6 +153,9 @@ def test_commands_run_one_after_the_other(page, workplace, hub, capsys, monkeypa
         if words[:2] == ["accelerate", "launch"]:
             assert words[2:4] == ["-m", "lvt_ff"]
             words[:4] = ["lvt-ff"]
+        if words[0] == "torchrun":
+            torchrun(int(words[2]), *words[3:])
+            continue
         if words[0] == "python":
             args = [*words[1:], "--model", "test_lvt_ff", "--epochs", "1"]
             args += ["--from_scratch"] if "timm" in words[1] else []

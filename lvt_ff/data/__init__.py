@@ -1,5 +1,7 @@
 """Videos to clips; nothing here knows of models, and no decoder is imported before it is used."""
 
+from lvt_ff.data.augment_labels import flip_warning
+from lvt_ff.data.augmentation import Augmentation
 from lvt_ff.data.dataset import EvalDataset, TrainDataset, collate, read_views
 from lvt_ff.data.formats import DataFormat
 from lvt_ff.data.sampling import SAMPLINGS, sample_indices
@@ -19,6 +21,7 @@ __all__ = [
     "Missing",
     "OnDamage",
     "SAMPLINGS",
+    "Augmentation",
     "EvalDataset",
     "EvalTransform",
     "FrameSizeError",
@@ -27,6 +30,7 @@ __all__ = [
     "VideoList",
     "VideoReadError",
     "collate",
+    "flip_warning",
     "header",
     "load_video_list",
     "read_clip",

@@ -1,7 +1,7 @@
 """Lists of labelled videos, and the dataset that turns them into clips.
 
-What is drawn for a clip is a function of (seed, epoch, place in the list) alone, so that a resumed
-run, any number of workers and any number of processes see the same clips.
+What is drawn for a clip is a function of (seed, epoch, place in the list, repeat) alone, so that a
+resumed run, any number of workers and any number of processes see the same clips.
 """
 
 from collections.abc import Callable
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from lvt_ff.data.augment_labels import MirroredLabels
 from lvt_ff.data.sampling import sample_indices
 from lvt_ff.data.transforms import EvalTransform, TrainTransform
 from lvt_ff.data.video_list import VideoList
@@ -33,18 +34,19 @@ _REPLACEMENTS = 10  # clips tried in place of one that cannot be read
 class TrainDataset(Dataset):
     """Random clips; a file that cannot be read is replaced by another, damage is reported.
 
-    The label of an item is a class number or a number, or where a video may have several labels a
-    list of 0 or 1 for each class, in which labels that hold during a part of the video only count
+    The label of an item is a class number or a number, or where a video may have several labels an
+    array of 0 or 1 for each class, in which labels that hold during a part of the video only count
     for the clips that show some of it.
 
     Args:
         videos: what to draw from.
-        transform: frames and generator to clip.
+        transform: frames and generator to clip; with `hflip_swap`, labels follow its flips.
         num_frames, sampling, stride: see `sample_indices`.
         seed: of all draws.
         decoder, timeout_s, max_pixels, on_damage: see `read_clip`.
 
-    Items are asked for as (epoch, index), or (epoch, index, repeat) for one of several clips.
+    Items are asked for as (epoch, index), or (epoch, index, repeat) where a video comes several
+    times in an epoch; repeat 0 is the clip of (epoch, index). Clips are (T, C, H, W) uint8.
     """
 
     def __init__(
@@ -68,6 +70,8 @@ class TrainDataset(Dataset):
         self.read_options = dict(
             decoder=decoder, timeout_s=timeout_s, max_pixels=max_pixels, on_damage=on_damage
         )
+        swaps = transform.augmentation.hflip_swap
+        self._mirrored = MirroredLabels(videos.class_names) if swaps else None
 
     def __len__(self) -> int:
         return len(self.videos)
@@ -75,7 +79,7 @@ class TrainDataset(Dataset):
     def __getitem__(self, key: tuple[int, int] | tuple[int, int, int]) -> dict:
         index = key[1]
         failures = []
-        rng = np.random.default_rng((self.seed, *key))
+        rng = np.random.default_rng((self.seed, *key))  # where a 0 at the end is as good as none
         for _ in range(_REPLACEMENTS):
             before = rng.bit_generator.state
             choose = partial(self._choose, rng, before)
@@ -91,9 +95,10 @@ class TrainDataset(Dataset):
                 rng.bit_generator.state = before  # whether frames were chosen or not
                 index = int(rng.integers(len(self)))
                 continue
+            pixels, label = self._augmented(clip.frames, self._label(index, clip), rng)
             return dict(
-                clip=self.transform(clip.frames, rng),
-                label=self._label(index, clip),
+                clip=pixels,
+                label=label if label.ndim else label.item(),
                 path=self.videos.paths[index],
                 failures=failures,
                 damage=_damage(self.videos.paths[index], clip.damage),
@@ -102,13 +107,21 @@ class TrainDataset(Dataset):
             f"{_REPLACEMENTS} videos in a row could not be read; the last: {failures[-1][1]}"
         )
 
-    def _label(self, index: int, clip: ReadClip) -> int | float | list[int]:
+    def _label(self, index: int, clip: ReadClip) -> np.ndarray:
         labels, spans = self.videos.labels[index], self.videos.label_spans
         if spans is not None and clip.seconds is not None:
             shown = np.zeros_like(labels)
             shown[spans.within(index, *clip.seconds)] = 1
-            return shown.tolist()
-        return labels.tolist()
+            return shown
+        return labels
+
+    def _augmented(
+        self, frames: np.ndarray, label: np.ndarray, rng: np.random.Generator
+    ) -> tuple[Tensor, np.ndarray]:
+        if self._mirrored is None:
+            return self.transform(frames, rng)[0], label
+        clip, flipped = self.transform(frames, rng, self._mirrored.may_flip(label))
+        return clip, self._mirrored(label) if flipped else label
 
     def _choose(self, rng: np.random.Generator, before: dict, total: int) -> np.ndarray:
         """Frame numbers; leaves `rng` as one call does, however often it is called."""
@@ -159,7 +172,7 @@ class EvalDataset(Dataset):
         path = self.videos.paths[index]
         item = dict(index=index, label=self.videos.labels[index].tolist())
         try:
-            views, damage = _views_and_damage(
+            views, clip = _views_and_clip(
                 self.videos.source(index),
                 self.transform,
                 self.clip_options,
@@ -168,8 +181,9 @@ class EvalDataset(Dataset):
                 **self.read_options,
             )
         except VideoReadError as error:
-            return dict(item, clip=None, failure=(path, str(error)), damage=None)
-        return dict(item, clip=views, failure=None, damage=_damage(path, damage))
+            return dict(item, clip=None, failure=(path, str(error)), damage=None, decoder=None)
+        damage = _damage(path, clip.damage)
+        return dict(item, clip=views, failure=None, damage=damage, decoder=clip.decoder)
 
 
 def read_views(
@@ -180,9 +194,9 @@ def read_views(
     **read_options,
 ) -> Tensor:
     """All test views (V, T, C, H, W) of a video, by clip, then crop; it is read once."""
-    views, damage = _views_and_damage(video, transform, clip_options, num_crops, **read_options)
-    if damage:
-        warn_of_damage(video, damage, stacklevel=3)
+    views, clip = _views_and_clip(video, transform, clip_options, num_crops, **read_options)
+    if clip.damage:
+        warn_of_damage(video, clip.damage, stacklevel=3)
     return views
 
 
@@ -190,13 +204,13 @@ def _damage(path: str, damage: str) -> tuple[str, str] | None:
     return (path, damage) if damage else None
 
 
-def _views_and_damage(
+def _views_and_clip(
     video: VideoSource,
     transform: EvalTransform | Callable,
     clip_options: dict,
     num_crops: int,
     **read_options,
-) -> tuple[Tensor, str]:
+) -> tuple[Tensor, ReadClip]:
     num_frames, num_clips = clip_options["num_frames"], clip_options["num_clips"]
     clip = read_frames(
         video,
@@ -207,7 +221,7 @@ def _views_and_damage(
     )
     clips = (clip.frames[i * num_frames :][:num_frames] for i in range(num_clips))
     views = [view for frames in clips for view in transform.crops(frames, num_crops)]
-    return torch.stack(views), clip.damage
+    return torch.stack(views), clip
 
 
 def collate(items: list[dict]) -> dict:

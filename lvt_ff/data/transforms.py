@@ -1,4 +1,4 @@
-"""Frames to normalised clips, for training, evaluation, prediction and the processor alike.
+"""Frames to clips, for training, evaluation, prediction and the processor alike.
 
 Every draw is made once for all frames of a clip, from the generator that the caller passes.
 """
@@ -10,6 +10,10 @@ import torch
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
+
+from lvt_ff.data.augment_pixels import draw_cut, erase_box, jitter_colors
+from lvt_ff.data.augment_policies import ClipPolicy
+from lvt_ff.data.augmentation import Augmentation
 
 __all__ = [
     "INTERPOLATIONS",
@@ -60,11 +64,15 @@ def resize_to_cover(clip: Tensor, size: tuple[int, int], interpolation: str) -> 
     height, width = clip.shape[-2:]
     scale = max(size[0] / height, size[1] / width)
     new_size = [max(round(height * scale), size[0]), max(round(width * scale), size[1])]
+    return _resize(clip, new_size, interpolation)
+
+
+def _resize(clip: Tensor, size: Sequence[int], interpolation: str) -> Tensor:
     # torch's own "nearest" takes another pixel than PIL's.
     mode = InterpolationMode("nearest-exact" if interpolation == "nearest" else interpolation)
     # On the way, frames take several times their memory.
     at_once = max(_RESIZED_BYTES // max(clip[:1].nbytes, 1), 1)
-    parts = [F.resize(part, new_size, mode, antialias=True) for part in clip.split(at_once)]
+    parts = [F.resize(part, list(size), mode, antialias=True) for part in clip.split(at_once)]
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
@@ -83,12 +91,12 @@ def normalize_clip(
     std: float | Sequence[float],
     rescale_factor: float = 1 / 255,
 ) -> Tensor:
-    """Pixels to float32 with `(pixel * rescale_factor - mean) / std` per channel.
+    """Pixels (…, C, H, W) to float32 with `(pixel * rescale_factor - mean) / std` per channel.
 
     Raises:
         ValueError: another number of values than the clip has channels, and more than one.
     """
-    channels, mean, std = clip.shape[1], channel_values(mean), channel_values(std)
+    channels, mean, std = clip.shape[-3], channel_values(mean), channel_values(std)
     for name, values in (("mean", mean), ("std", std)):
         if len(values) not in (1, channels):
             raise ValueError(
@@ -126,10 +134,11 @@ class EvalTransform:
         places = [0.5] if num_crops == 1 else [i / (num_crops - 1) for i in range(num_crops)]
         wide = clip.shape[-1] * self.crop_size[0] >= clip.shape[-2] * self.crop_size[1]
         positions = [(0.5, place) if wide else (place, 0.5) for place in places]
-        return [
-            normalize_clip(crop_clip(clip, self.crop_size, position), self.mean, self.std)
-            for position in positions
-        ]
+        return [self.normalize(crop_clip(clip, self.crop_size, place)) for place in positions]
+
+    def normalize(self, clips: Tensor) -> Tensor:
+        """Pixels (…, C, H, W) to what a model takes."""
+        return normalize_clip(clips, self.mean, self.std)
 
     def __call__(self, frames: np.ndarray) -> Tensor:
         """Frames (T, H, W, C) uint8 to the centre crop (T, C, H, W) float32."""
@@ -137,26 +146,60 @@ class EvalTransform:
 
 
 class TrainTransform:
-    """Scale jitter, a random crop and a random flip, the same for all frames of a clip.
+    """Random cut, flip, colours and boxes, the same for all frames of a clip.
+
+    What is drawn for one option does not depend on the others. `EvalTransform.normalize` makes of
+    the result what a model takes, best of whole batches on the device.
 
     Args:
         like: the evaluation transform whose crop size, statistics and interpolation to use.
-        scale_jitter: the frame is resized to cover the crop times a factor between these two; the
-            authors' 256 to 320 pixels for a crop of 224 are 1.143 to 1.429.
-        hflip: probability of a horizontal flip; 0 where left and right are classes (SSv2).
+        augmentation: what is drawn; the part that mixes clips is for whole batches.
     """
 
-    def __init__(self, like: EvalTransform, scale_jitter: tuple[float, float], hflip: float):
+    def __init__(self, like: EvalTransform, augmentation: Augmentation | None = None):
         self.like = like
-        self.scale_jitter = scale_jitter
-        self.hflip = hflip
+        self.augmentation = augmentation or Augmentation()
+        policy = self.augmentation.auto_augment
+        self._policy = policy and ClipPolicy(policy, like.crop_size, like.mean, like.interpolation)
 
-    def __call__(self, frames: np.ndarray, rng: np.random.Generator) -> Tensor:
-        """Frames (T, H, W, C) uint8 to a clip (T, C, H, W) float32, with draws from `rng`."""
-        like, factor = self.like, rng.uniform(*self.scale_jitter)
-        size = tuple(round(side * factor) for side in like.crop_size)
-        clip = resize_to_cover(frames_to_clip(frames), size, like.interpolation)
-        clip = crop_clip(clip, like.crop_size, (rng.uniform(), rng.uniform()))
-        if rng.uniform() < self.hflip:
+    def __call__(
+        self, frames: np.ndarray, rng: np.random.Generator, may_flip: bool = True
+    ) -> tuple[Tensor, bool]:
+        """A clip of frames, with draws from `rng`, and whether it is flipped.
+
+        Args:
+            frames: (T, H, W, C) uint8; not changed.
+            rng: its draws are as many whatever the options.
+            may_flip: False where a flipped clip has no label.
+
+        Returns:
+            (T, C, H, W) uint8, in memory of its own.
+        """
+        options = self.augmentation
+        factor, *place, flip = rng.uniform(size=4)
+        cuts, policies, colors, boxes = map(np.random.default_rng, rng.integers(2**63, size=4))
+        clip = frames_to_clip(frames)
+        clip = self._cut(clip, cuts) if options.crop_scale else self._jittered(clip, factor, place)
+        flipped = bool(flip < options.hflip) and may_flip
+        if flipped:
             clip = F.horizontal_flip(clip)
-        return normalize_clip(clip, like.mean, like.std)
+        if self._policy:
+            clip = self._policy(clip, policies)
+        if options.color_jitter:
+            clip = jitter_colors(clip, options.color_jitter, colors)
+        if boxes.uniform() < options.random_erasing:
+            clip = erase_box(clip, options.erasing_mode, self.like.mean, self.like.std, boxes)
+        return clip.contiguous(), flipped
+
+    def _jittered(self, clip: Tensor, factor: float, place: Sequence[float]) -> Tensor:
+        """Resized by a factor between the two (0 to 1) of the scale, then cut out at a place."""
+        low, high = self.augmentation.scale_jitter
+        size = tuple(round(side * (low + (high - low) * factor)) for side in self.like.crop_size)
+        clip = resize_to_cover(clip, size, self.like.interpolation)
+        return crop_clip(clip, self.like.crop_size, place)
+
+    def _cut(self, clip: Tensor, rng: np.random.Generator) -> Tensor:
+        """A random share of the frame, resized."""
+        options, (height, width) = self.augmentation, self.like.crop_size
+        box = draw_cut(clip.shape[-2:], options.crop_scale, options.crop_ratio, width / height, rng)
+        return _resize(F.crop(clip, *box), self.like.crop_size, self.like.interpolation)

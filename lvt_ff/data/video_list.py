@@ -29,7 +29,10 @@ __all__ = [
     "Task",
     "VideoList",
     "VideoStore",
+    "class_numbers",
+    "labelled",
     "load_video_list",
+    "read_listing",
 ]
 
 Missing = Literal["fail", "skip"]
@@ -155,21 +158,67 @@ def load_video_list(
         ValueError: nothing there, no video, one class only, another kind of file, wrong columns, a
             class that the model does not have, or missing videos.
     """
-    check_choice("data_format", data_format, get_args(DataFormat))
     check_choice("missing", missing, get_args(Missing))
     check_choice("task", task, get_args(Task))
+    request, listing = read_listing(
+        source,
+        data_format=data_format,
+        video_root=video_root,
+        class_file=class_file,
+        split=split,
+        has_order=class_names is not None,
+    )
+    listing = _on_disk(request.source, listing, missing)
+    return labelled(request, listing, class_names, task)
+
+
+def read_listing(
+    source: str | Path,
+    *,
+    data_format: DataFormat = "auto",
+    video_root: str | Path | None = None,
+    class_file: str | Path | None = None,
+    split: str | None = None,
+    has_order: bool = False,
+) -> tuple[Request, Listing]:
+    """What was asked of a format, and what it lists, whether it is on disk or not.
+
+    Args:
+        source, data_format, video_root, class_file, split: see `load_video_list`.
+        has_order: a model has the classes and their order.
+
+    Raises:
+        ValueError: see `load_video_list`.
+    """
+    check_choice("data_format", data_format, get_args(DataFormat))
     source = str(source)
     classes = read_class_file(class_file) if class_file is not None else None
     root = Path(video_root) if video_root is not None else None
-    request = Request(source, root, classes, split, class_names is not None)
+    request = Request(source, root, classes, split, has_order)
     if data_format == "auto":
         data_format = recognised(source)
-    listing = _on_disk(source, FORMATS[data_format].read(request), missing)
+    return request, FORMATS[data_format].read(request)
+
+
+def labelled(
+    request: Request, listing: Listing, class_names: tuple[str, ...] | None, task: Task
+) -> VideoList:
+    """The videos of a listing with class numbers, or values, for labels.
+
+    Args:
+        request: what the listing answers.
+        listing: of videos that are there.
+        class_names, task: see `load_video_list`.
+
+    Raises:
+        ValueError: see `load_video_list`.
+    """
+    source = request.source
     if task == "auto":
         task = "multi" if listing.multi else "single"
     if task == "regression":
         return _with_values(source, listing, class_names)
-    order, number = _class_numbers(source, listing, class_names, classes)
+    order, number = _class_numbers(source, listing, class_names, request.classes)
     if task == "multi":
         return _with_several_labels(listing, order, number)
     return _with_classes(source, listing, order, number)
@@ -197,7 +246,7 @@ def _on_disk(source: str, listing: Listing, missing: str) -> Listing:
     return listing.take(np.flatnonzero(~listing.absent))
 
 
-def _class_numbers(
+def class_numbers(
     source: str,
     listing: Listing,
     class_names: tuple[str, ...] | None,
@@ -214,6 +263,17 @@ def _class_numbers(
         if name not in number and listing.may_number:
             known = _by_number(int(name), order, classes)
         numbers[place] = number.get(known, -1)
+    return tuple(order), numbers
+
+
+def _class_numbers(
+    source: str,
+    listing: Listing,
+    class_names: tuple[str, ...] | None,
+    classes: Classes | None,
+) -> tuple[tuple[str, ...], np.ndarray]:
+    """`class_numbers` where every label is of a class."""
+    order, numbers = class_numbers(source, listing, class_names, classes)
     unknown = [listing.names[place] for place in np.unique(listing.labels) if numbers[place] < 0]
     if unknown:
         raise ValueError(
@@ -223,7 +283,7 @@ def _class_numbers(
             else f"{source} has classes that the file of classes does not: {_first(unknown)}. "
             f"Its {len(order)} classes are {_first(order)}…"
         )
-    return tuple(order), numbers
+    return order, numbers
 
 
 def _by_number(number: int, order: Sequence[str], classes: Classes | None) -> str | None:

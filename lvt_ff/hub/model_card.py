@@ -1,13 +1,13 @@
 """Model cards: the template, and those of fine-tuned and converted folders."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub import ModelCard, ModelCardData
 from timm.models import get_pretrained_cfg
 
 from lvt_ff.hf import LVTFFConfig
+from lvt_ff.hub.card_results import NOT_EVALUATED, NOT_MEASURED, eval_results, results_table
 from lvt_ff.model import LinearVideoTransformer
 from lvt_ff.profiling import count_macs, count_parameters
 from lvt_ff.timm_models import SOURCES, image_datasets
@@ -127,7 +127,7 @@ def conversion_card(
             "- `conversion.json` lists every tensor.",
         ],
         training=["None but the source's."],
-        results=["Not measured."],
+        results=[NOT_MEASURED],
         limits=["What the source learned from its data, biases included, comes along."],
         license=(config.pretrained_cfg or {}).get("license"),
     )
@@ -148,31 +148,13 @@ def model_card(
         name: of the model.
         base: where the weights came from, and what was done with them, in lines.
         config: of the model; its classes and the licence of its start are taken from it.
-        results: `protocol`, `top1`, `top5`, `num_evaluated`, `num_listed`; None if not evaluated.
+        results: figures of an evaluation, `protocol`, `num_evaluated` and `num_listed`; None if not
+            evaluated.
         settings: every option of the run.
         data: with `train`, `eval` and their counts.
     """
-    evaluation = []
-    result_lines = ["Nothing was evaluated: no evaluation data was given."]
-    if results is not None:
-        evaluation = [
-            EvalResult(
-                task_type="video-classification",
-                dataset_type="custom",
-                dataset_name=Path(str(data["eval"])).name,
-                metric_type="accuracy",
-                metric_name=f"{metric} ({results['protocol']})",
-                metric_value=round(100 * results[key], 2),
-            )
-            for metric, key in (("top-1", "top1"), ("top-5", "top5"))
-        ]
-        result_lines = [
-            "| top-1 | top-5 | protocol | videos |",
-            "|---|---|---|---|",
-            f"| {100 * results['top1']:.2f} % | {100 * results['top5']:.2f} % "
-            f"| {results['protocol']} "
-            f"| {results['num_evaluated']} of {results['num_listed']} |",
-        ]
+    evaluations = [] if results is None else [dict(results, data=settings.get("eval_data"))]
+    shown = results_table(evaluations) if evaluations else [NOT_EVALUATED]
     names = config.class_names
     more = f" … and {len(names) - 50} more" if len(names) > 50 else ""
     cfg = config.pretrained_cfg or {}
@@ -195,7 +177,7 @@ def model_card(
             "",
             *(f"- {key}: `{value}`" for key, value in settings.items()),
         ],
-        results=[*result_lines, "", "![learning curve](curve.png)"],
+        results=[*shown, "", "![learning curve](curve.png)"],
         limits=[
             "Measured on the data above only; other cameras, lengths and classes are untested. It "
             "repeats the biases of that data, and of the data behind its start."
@@ -203,5 +185,5 @@ def model_card(
         license=cfg.get("license"),
         base_model=source.hf_hub_id if source else None,
         datasets=image_datasets([tag]) if source else None,
-        eval_results=evaluation or None,
+        eval_results=eval_results(evaluations) or None,
     )

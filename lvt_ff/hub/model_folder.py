@@ -20,6 +20,7 @@ from lvt_ff.hf.video_processing_lvt_ff import FILE as PROCESSOR_FILE
 from lvt_ff.hub.local_paths import local_paths, without_paths
 from lvt_ff.hub.resolve import adapter_problem, local_folder, origin
 from lvt_ff.hub.retry import TRANSIENT
+from lvt_ff.hub.verification import make_verification, write_verification
 from lvt_ff.schema import check_channels
 from lvt_ff.timm_models import SOURCES, with_tag
 from lvt_ff.utils.atomic_io import atomic_files
@@ -258,6 +259,8 @@ def write_model_folder(
 ) -> None:
     """Write a finished model folder; `config.json` comes last: a half-written one loads nowhere.
 
+    What the model gives for a few made-up clips goes with it, for `lvt-ff verify`.
+
     A card is made to be shown: paths of this machine stay out of it. Records keep them, for those
     who look for the data or run the settings again; pushing takes them out.
 
@@ -266,9 +269,14 @@ def write_model_folder(
         model, processor, card: saved as transformers and the Hub expect them.
         records: data to write as JSON, by file name.
         pictures: files to move in.
+
+    Raises:
+        Failure: the model gives what are not numbers; nothing is written.
     """
+    kept = make_verification(model, processor)
     with atomic_files(folder, last="config.json") as new:
         model.save_pretrained(new)
+        write_verification(new, kept)
         processor.save_pretrained(new)
         ModelCard(without_paths(str(card), local_paths(records))).save(new / "README.md")
         for name, record in records.items():

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from huggingface_hub import HfApi, snapshot_download
 
-from lvt_ff.hub.resolve import has_digest, model_files, split_revision
+from lvt_ff.hub.resolve import VERIFICATION, has_digest, model_files, split_revision
 from lvt_ff.hub.retry import with_retries
 from lvt_ff.utils.command_line import command
 from lvt_ff.utils.errors import Failure, usage
@@ -74,7 +74,7 @@ def _listed(name: str, revision: str | None) -> tuple[str, dict[str, tuple[int |
 def _check_pulled(repository: str, files: list[str], all_files: list[str]) -> None:
     if "config.json" not in files:
         raise ValueError(f"{repository} holds no config.json: it is not a model's repository.")
-    if not any(name.endswith(".safetensors") for name in files):
+    if not any(name.endswith(".safetensors") and name != VERIFICATION for name in files):
         pickles = [name for name in all_files if any(fnmatch.fnmatch(name, p) for p in _PICKLES)]
         raise ValueError(
             f"{repository} holds no safetensors weights"

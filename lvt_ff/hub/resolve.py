@@ -15,6 +15,7 @@ from lvt_ff.hf.files import REMOTE_FILE
 from lvt_ff.hub.retry import reading
 
 __all__ = [
+    "VERIFICATION",
     "adapter_problem",
     "has_digest",
     "is_repository",
@@ -24,6 +25,7 @@ __all__ = [
     "split_revision",
 ]
 
+VERIFICATION = "verification.safetensors"
 # What a repository holds, as writers of model folders name it; checkpoints, optimizer state, logs
 # and whatever else lies there stay at home.
 MODEL_FILES = (
@@ -35,6 +37,7 @@ MODEL_FILES = (
     "README.md",
     "results.json",
     "conversion.json",
+    VERIFICATION,
     "curve.png",
     "confusion.png",
 )

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from lvt_ff.data import MAX_PIXELS, OnDamage, header, read_clip, read_views, sample_indices
+from lvt_ff.hf.pooling import default_pooling, pool_logits
 from lvt_ff.hf.scores import score_function, scores_from_logits
 from lvt_ff.hub.model_folder import load_folder
 from lvt_ff.utils.errors import Failure, usage
@@ -24,7 +25,8 @@ class Classifier:
     Args:
         folder: model folder, or ORG/NAME[@REVISION] on the Hub.
         device: torch device; None takes a GPU where there is one.
-        num_clips: clips per video whose scores are averaged, times the crops.
+        num_clips: clips per video whose scores are averaged, times the crops; of models of several
+            labels a video, the largest score of a class counts.
         num_crops: crops of each clip, along the longer side.
         decoder: see `lvt_ff.data.read_clip`, as are the next three.
         timeout_s: seconds without progress that reading a video may take.
@@ -148,12 +150,14 @@ class Classifier:
         return [range(start, min(start + at_once, num_parts)) for start in starts]
 
     def scores(self, logits: Tensor) -> Tensor:
-        """Scores (V, K) of logits, on the CPU."""
+        """Scores of logits (..., K), on the CPU."""
         return scores_from_logits(logits.detach().cpu(), self.score_function)
 
     def ranked(self, logits: Tensor, top_k: int = 5) -> list[dict]:
         """The best classes of clips of one video from their logits (V, K)."""
-        scores = self.scores(logits.double()).mean(0)
+        function = self.score_function
+        pooled = pool_logits(logits.detach().cpu(), function, default_pooling(function))
+        scores = self.scores(pooled)
         if not scores.isfinite().all():
             raise Failure(
                 "The model's scores are not numbers (NaN): its weights are damaged, or its "

@@ -38,8 +38,9 @@ def predict(
         videos: Video files, http(s) addresses, or - for a video on standard input.
         model: Model folder, or ORG/NAME[@REVISION] on the Hub.
         top_k: Number of classes.
-        clips: Clips in time per video; scores are averaged.
-        crops: Crops along the longer side per clip; scores are averaged.
+        clips: Clips in time per video; scores are averaged, or of several labels a video the
+            largest of a class is taken.
+        crops: Crops along the longer side per clip; scores go together as those of clips.
         json: One JSON object per video and line.
         decoder: Video backend; auto falls back from one to the next.
         max_pixels: Largest frame that is decoded, in pixels.

@@ -14,7 +14,14 @@ from lvt_ff.utils.command_line import is_out_of_memory
 from lvt_ff.utils.errors import Failure
 from lvt_ff.utils.short_text import counted
 
-__all__ = ["LrScaling", "find_batch_size", "largest_batch", "scaled_lr", "split_batch"]
+__all__ = [
+    "LrScaling",
+    "check_memory",
+    "find_batch_size",
+    "largest_batch",
+    "scaled_lr",
+    "split_batch",
+]
 
 LrScaling = Literal["none", "linear", "sqrt"]
 
@@ -55,6 +62,17 @@ def _batch_sizes(total: int, num_processes: int) -> list[int]:
 def largest_batch(sizes: list[int], fits: Callable[[int], bool]) -> int | None:
     """The first of `sizes`, largest first, that fits; None where none does."""
     return next((size for size in sizes if fits(size)), None)
+
+
+def check_memory(device: torch.device) -> None:
+    """Raise ValueError where a forward pass that is too large does not end in an error.
+
+    Systems promise processors more memory than there is, and end a process that takes it.
+    """
+    if device.type == "cpu":
+        raise ValueError(
+            "--find_batch_size tries what the memory of a GPU holds: give --batch_size on the CPU."
+        )
 
 
 def find_batch_size(

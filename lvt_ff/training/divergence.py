@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from lvt_ff.utils.errors import Failure
 from lvt_ff.utils.short_text import listed
@@ -77,6 +78,8 @@ def told_divergence(step: int, what: str, layer: str | None, paths: Sequence[str
 
 
 def _finite(values: Tensor) -> bool:
+    if isinstance(values, DTensor):  # other processes may not ask
+        values = values.to_local()
     return bool(torch.isfinite(values).all())
 
 

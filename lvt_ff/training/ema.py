@@ -6,6 +6,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from lvt_ff.training.sharding import like
+
 __all__ = ["WeightAverage"]
 
 
@@ -16,8 +18,8 @@ class WeightAverage:
 
     Args:
         network: whose parameters to average; they keep their identity.
-        decay: of the average in a step, once warm: as in timm, it starts lower, at
-            (1 + step) / (10 + step), so that short runs forget their start.
+        decay: of the average in a step, once warm: it starts lower, at (1 + step) / (10 + step), as
+            in TensorFlow, so that short runs forget their start.
     """
 
     def __init__(self, network: nn.Module, decay: float):
@@ -53,7 +55,7 @@ class WeightAverage:
         if state.keys() != self.average.keys():
             raise ValueError("the averaged weights are of another model")
         for name, value in self.average.items():
-            value.copy_(state[name])
+            value.copy_(like(state[name], value))
 
     def _put(self, values: dict[str, Tensor]) -> None:
         for name, parameter in self._own.items():

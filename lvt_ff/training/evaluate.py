@@ -1,15 +1,13 @@
 """Evaluate a model folder on labelled videos, every view of every video accounted for."""
 
-import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
 from torch import nn
-from torch.utils.data import DataLoader, Subset
 
 from lvt_ff.data import (
     MAX_PIXELS,
@@ -19,105 +17,55 @@ from lvt_ff.data import (
     Missing,
     OnDamage,
     VideoList,
-    collate,
     load_video_list,
 )
 from lvt_ff.hf import LVTFFConfig, LVTFFVideoProcessor
-from lvt_ff.hf.scores import score_function, scores_from_logits
+from lvt_ff.hf.pooling import Pooling, default_pooling
+from lvt_ff.hf.scores import score_function
+from lvt_ff.hub.card_results import add_evaluation
 from lvt_ff.hub.model_folder import load_folder
 from lvt_ff.hub.resolve import is_repository, local_folder, origin
-from lvt_ff.training.metrics import (
-    class_accuracy,
-    class_average_precision,
-    confusion_matrix,
-    regression_errors,
-    topk_accuracy,
-)
+from lvt_ff.training.engine import check_launch
+from lvt_ff.training.evaluation_report import print_report, score_table, write_report
+from lvt_ff.training.measures import class_rows, confidence_intervals, measure, scores_of
+from lvt_ff.training.partial_scores import PartialScores
+from lvt_ff.training.score_files import ScoreFile, write_scores
+from lvt_ff.training.scoring import Scores, central_view, score_videos, weights_code
 from lvt_ff.utils.atomic_io import write_text
 from lvt_ff.utils.command_line import command
 from lvt_ff.utils.environment import environment
 from lvt_ff.utils.errors import Failure, UsageError, usage
-from lvt_ff.utils.option_types import NonNegativeInt, PositiveInt
-from lvt_ff.utils.output import check_output_folder
-from lvt_ff.utils.plots import confusion_picture
-from lvt_ff.utils.progress import progress_bar
+from lvt_ff.utils.option_types import ClosedUnitInterval, NonNegativeInt, PositiveInt
+from lvt_ff.utils.output import check_output_folder, only_run
 from lvt_ff.utils.short_text import counted
 from lvt_ff.utils.validation import check_rgb
+from lvt_ff.video.decoders import decoder_version
 
-__all__ = ["evaluate", "evaluate_videos", "make_accelerator", "protocol", "score_videos"]
+__all__ = ["evaluate", "evaluate_videos", "make_accelerator", "protocol"]
+
+_ALWAYS_ALLOWED = 1  # unreadable video: of a short list, it would be more than most fractions
+_PARTIAL = "evaluation_partial"
+_FALLS_WITH_FAILURES = ("top1", "top5", "mean_class_accuracy", "mean_average_precision")
+_OF_SCORES = (
+    *_FALLS_WITH_FAILURES,
+    *("loss", "calibration_error", "mean_absolute_error", "root_mean_square_error"),
+)
+# What a model folder's results.json and card do not repeat of evaluation.json.
+_AT_LENGTH = ("classes", "failures", "damaged", "model")
 
 
-def protocol(num_clips: int, num_crops: int, processor: LVTFFVideoProcessor) -> str:
+def protocol(
+    num_clips: int, num_crops: int, processor: LVTFFVideoProcessor, pooling: Pooling = "mean"
+) -> str:
     """What an accuracy was measured with, in a line."""
     height, width = processor.crop_size["height"], processor.crop_size["width"]
     stride = f", stride {processor.sampling_stride}" if processor.sampling == "dense" else ""
+    largest = ", max over views" if pooling == "max" and num_clips * num_crops > 1 else ""
     return (
         f"{counted(num_clips, 'clip')} × {counted(num_crops, 'crop')}, "
-        f"{processor.num_frames} frames of {height}×{width}, {processor.sampling} sampling{stride}"
+        f"{processor.num_frames} frames of {height}×{width}, {processor.sampling} sampling"
+        f"{stride}{largest}"
     )
-
-
-def score_videos(
-    model: nn.Module,
-    dataset: EvalDataset,
-    accelerator: Accelerator,
-    *,
-    batch_size: int,
-    num_workers: int,
-    progress: str,
-) -> tuple[np.ndarray, list[tuple[str, str]], list[tuple[str, str]]]:
-    """Scores of every listed video, averaged over its views, on all processes.
-
-    Args:
-        model: gives an output with `logits` (B, K); its `config` says what makes scores of them.
-        dataset: all views of each video.
-        accelerator: processes share the videos.
-        batch_size: views in one forward pass.
-        num_workers: of the data loader, per process.
-        progress: text before the bar.
-
-    Returns:
-        (n, K) float64, a row of NaN for each video that could not be read; (path, reason) of
-        those; and (path, what was lost) of those that are damaged in part.
-    """
-    mine = range(accelerator.process_index, len(dataset), accelerator.num_processes)
-    views_of_a_video = dataset.num_clips * dataset.num_crops
-    loader = DataLoader(
-        Subset(dataset, mine),
-        batch_size=max(batch_size // views_of_a_video, 1),
-        collate_fn=collate,
-        num_workers=num_workers,
-    )
-    rows, failures, damages = [], [], []
-    was_training = model.training
-    model.eval()
-    bar = progress_bar(len(mine), "video", desc=progress, shown=accelerator.is_main_process)
-    with torch.inference_mode(), bar:
-        for batch in loader:
-            bar.update(len(batch["index"]))
-            read = [
-                i for i, failed in zip(batch["index"], batch["failure"], strict=True) if not failed
-            ]
-            failures += [failure for failure in batch["failure"] if failure]
-            damages += [damage for damage in batch["damage"] if damage]
-            if not read:
-                continue
-            views = batch["clip"].flatten(0, 1)  # (videos · views, T, C, H, W)
-            with accelerator.autocast():
-                logits = [
-                    model(some.to(accelerator.device)).logits.float().cpu()
-                    for some in views.split(batch_size)
-                ]
-            scores = scores_from_logits(torch.cat(logits).double(), score_function(model.config))
-            scores = scores.unflatten(0, (len(read), views_of_a_video)).mean(dim=1).numpy()
-            rows += zip(read, scores, strict=True)
-    model.train(was_training)
-    rows, failures, damages = (gather_object(part) for part in (rows, failures, damages))
-    num_classes = len(rows[0][1]) if rows else len(dataset.videos.class_names)
-    scores = np.full((len(dataset), num_classes), np.nan)
-    for index, row in rows:  # by number: nothing counts twice, whoever scored it
-        scores[index] = row
-    return scores, failures, damages
 
 
 def evaluate_videos(
@@ -125,30 +73,63 @@ def evaluate_videos(
     dataset: EvalDataset,
     processor: LVTFFVideoProcessor,
     accelerator: Accelerator,
-    **options,
-) -> tuple[dict, np.ndarray]:
-    """`score_videos` with how right they are: a dict for `results.json`, and the scores."""
-    scores, failures, damages = score_videos(model, dataset, accelerator, **options)
+    *,
+    views_per_forward: int,
+    num_workers: int,
+    pooling: Pooling | None = None,
+    keep_views: bool = False,
+    partial: PartialScores | None = None,
+    progress: str = "evaluating",
+) -> tuple[dict, Scores]:
+    """`score_videos` with how right the scores are.
+
+    Args:
+        model, dataset, accelerator: see `score_videos`, as are all options.
+        processor: of the model, for the protocol.
+
+    Returns:
+        Figures by name, as JSON holds them: `protocol`, `top1`, `loss` and so on by the kind of
+        problem (see `measure`), the same of one view (`one_view`, where there are several) and of
+        the videos that were read (`of_read`, where some were not), `num_listed`, `num_evaluated`,
+        `failures`, `damaged`, `decoders`; and the scores.
+    """
+    function = score_function(model.config)
+    pooling = pooling or default_pooling(function)
+    scores = score_videos(
+        model,
+        dataset,
+        accelerator,
+        views_per_forward=views_per_forward,
+        num_workers=num_workers,
+        pooling=pooling,
+        keep_views=keep_views,
+        partial=partial,
+        progress=progress,
+    )
+    videos = dataset.videos
     results = dict(
-        protocol=protocol(dataset.num_clips, dataset.num_crops, processor),
-        **_measures(scores, dataset.videos, score_function(model.config)),
+        protocol=protocol(dataset.num_clips, dataset.num_crops, processor, pooling),
+        **measure(scores.logits, videos.labels, videos.class_names, function),
+    )
+    if scores.one_view is not None:
+        figures = measure(scores.one_view, videos.labels, videos.class_names, function)
+        view = central_view(dataset.num_clips, dataset.num_crops, processor.sampling)
+        results["one_view"] = dict(view=view) | {n: figures[n] for n in figures if n in _OF_SCORES}
+    read = ~np.isnan(scores.logits).any(axis=1)
+    if scores.failures:
+        figures = measure(scores.logits[read], videos.labels[read], videos.class_names, function)
+        results["of_read"] = {n: figures[n] for n in figures if n in _FALLS_WITH_FAILURES}
+    results.update(
         num_listed=len(dataset),
-        num_evaluated=len(dataset) - len(failures),
-        failures=[dict(path=path, reason=reason) for path, reason in failures],
-        damaged=[dict(path=path, damage=damage) for path, damage in damages],
+        num_evaluated=len(dataset) - len(scores.failures),
+        failures=[dict(path=path, reason=reason) for path, reason in scores.failures],
+        damaged=[dict(path=path, damage=damage) for path, damage in scores.damages],
+        decoders={
+            name: dict(version=decoder_version(name), num_videos=number)
+            for name, number in scores.decoders.items()
+        },
     )
     return results, scores
-
-
-def _measures(scores: np.ndarray, videos: VideoList, function: str) -> dict[str, float]:
-    labels = videos.labels
-    if function == "softmax":
-        return {f"top{k}": topk_accuracy(scores, labels, k) for k in (1, 5)}
-    if function == "none":
-        return regression_errors(scores[:, 0], labels)
-    rows = class_average_precision(scores, labels, videos.class_names)
-    mean = np.mean([row["average_precision"] for row in rows])
-    return dict(mean_average_precision=float(mean))
 
 
 _TASKS = {"softmax": "single", "sigmoid": "multi", "none": "regression"}
@@ -170,7 +151,7 @@ def _load_data(data: Path, config: LVTFFConfig, **how) -> VideoList:
         "model": "model and data",
         "clips": "views",
         "output_dir": "output",
-        "batch_size": "hardware and speed",
+        "views_per_forward": "hardware and speed",
     }
 )
 def evaluate(
@@ -182,8 +163,12 @@ def evaluate(
     class_file: Path | None = None,
     clips: PositiveInt = 1,
     crops: PositiveInt = 1,
+    view_pooling: Pooling | None = None,
     output_dir: Path | None = None,
-    batch_size: PositiveInt = 8,
+    save_logits: bool = False,
+    resume: bool = False,
+    max_bad_fraction: ClosedUnitInterval = 0.05,
+    views_per_forward: PositiveInt = 8,
     num_workers: NonNegativeInt = 2,
     mixed_precision: Literal["no", "bf16", "fp16"] | None = None,
     decoder: Decoder = "auto",
@@ -191,13 +176,15 @@ def evaluate(
     on_damage: OnDamage = "skip",
     cpu: bool = False,
 ) -> dict:
-    """Top-1 and top-5 accuracy, a per-class table and a confusion matrix.
+    """Accuracy of a model with intervals, a per-class table and a confusion matrix.
 
-    Scores are averaged over all views of a video. Videos that cannot be read count as wrong and are
-    listed. By the model's `problem_type` other figures take the place of accuracy: average
-    precision for several labels a video (multi_label_classification; a list has a column labels for
-    them, or a line for each), and mean absolute and root mean square error for numbers (regression;
-    labels are numbers, videos that cannot be read are left out).
+    Each video is read once for all its views, and their scores are pooled; the view nearest to the
+    centre is told beside them. Videos that cannot be read count as wrong and are listed. By the
+    model's `problem_type` other figures take the place of accuracy: average precision for several
+    labels a video (multi_label_classification; a list has a column labels for them, or a line for
+    each), and mean absolute and root mean square error for numbers (regression; labels are numbers,
+    videos that cannot be read are left out).
+    Figures of a model folder also go into its results.json and onto its card.
 
     Args:
         model: Model folder, or ORG/NAME[@REVISION] on the Hub.
@@ -211,9 +198,17 @@ def evaluate(
         class_file: File with the names of the classes that a list has only the numbers of.
         clips: Clips in time per video.
         crops: Crops along the longer side per clip.
+        view_pooling: What is made of a video's views: the mean of their probabilities, or the
+            largest of each class; max for models of several labels a video, else mean, if not
+            given.
         output_dir: Where evaluation.json and confusion.png go; the model folder if not given.
-        batch_size: Views in one forward pass.
-        num_workers: Processes that read videos.
+        save_logits: Also write the logits of every view (logits.safetensors, for `lvt-ff ensemble`)
+            and the best classes of each video (scores.csv).
+        resume: Go on with an evaluation into the same folder that was stopped.
+        max_bad_fraction: Exit with status 1 where more of the listed videos than this could not be
+            read. One is always allowed, but none with 0.
+        views_per_forward: Views in one forward pass of a process, of one video or of several.
+        num_workers: Processes that read videos, per process.
         mixed_precision: Autocast dtype; that of `accelerate launch` if not given.
         decoder: Video backend; auto falls back from one to the next.
         max_pixels: Largest frame that is decoded, in pixels.
@@ -248,29 +243,117 @@ def evaluate(
         max_pixels=max_pixels,
         on_damage=on_damage,
     )
-    results, scores = evaluate_videos(
-        network.to(accelerator.device),
-        dataset,
-        processor,
-        accelerator,
-        batch_size=batch_size,
-        num_workers=num_workers,
-        progress="evaluating",
+    function = score_function(network.config)
+    settings = dict(
+        weights=weights_code(network),
+        videos=videos.fingerprint(),
+        view_pooling=view_pooling or default_pooling(function),
+        mixed_precision=accelerator.mixed_precision,
     )
-    results.update(model=origin(place), data=str(data), environment=environment())
-    if "top1" in results:
-        results["classes"] = class_accuracy(scores, videos.labels, videos.class_names)
-    elif "mean_average_precision" in results:
-        results["classes"] = class_average_precision(scores, videos.labels, videos.class_names)
-    if accelerator.is_main_process:
-        _report(results, folder, scores, videos)
-    if not results["num_evaluated"]:
-        raise Failure(f"None of the {len(videos)} videos could be read.")
+    computed = settings | processor.clip_options()
+    computed |= dict(clips=clips, crops=crops, views_per_forward=views_per_forward)
+    computed |= dict(decoder=decoder, max_pixels=max_pixels, on_damage=on_damage)
+    computed |= dict(save_logits=save_logits)
+    with _partial(folder, computed, resume, accelerator) as partial:
+        results, scores = evaluate_videos(
+            network.to(accelerator.device),
+            dataset,
+            processor,
+            accelerator,
+            views_per_forward=views_per_forward,
+            num_workers=num_workers,
+            pooling=settings["view_pooling"],
+            keep_views=save_logits,
+            partial=partial,
+        )
+        results.update(settings, data=str(data), model=origin(place), environment=environment(cpu))
+        if results["num_evaluated"]:
+            results["intervals"] = confidence_intervals(scores.logits, videos.labels, function)
+            rows = class_rows(scores.logits, videos.labels, videos.class_names, function)
+            results |= dict(classes=rows) if rows else {}
+        if accelerator.is_main_process:
+            print_report(results)
+            written = write_report(folder, "evaluation.json", results, scores.logits, videos)
+            if scores.views is not None:
+                written += _write_logits(folder, function, videos, scores, results)
+            partial.delete()
+            _check_readable(results, max_bad_fraction)
+            written += _enter(results, folder, place)
+            print(f"wrote {', '.join(dict.fromkeys(written))} to {folder}")
     return results
+
+
+@contextmanager
+def _partial(
+    folder: Path, settings: dict, resume: bool, accelerator: Accelerator
+) -> Iterator[PartialScores]:
+    """Where an evaluation keeps what it has scored, for this block alone."""
+    partial = PartialScores(folder / _PARTIAL, settings)
+    with usage():
+        partial.check(resume)
+    accelerator.wait_for_everyone()
+    if not accelerator.is_main_process:
+        accelerator.wait_for_everyone()
+        yield partial
+        return
+    with only_run(partial.folder, "--output_dir"):
+        partial.begin()
+        accelerator.wait_for_everyone()
+        try:
+            yield partial
+        finally:
+            if not partial.has_parts():
+                partial.delete()
+
+
+def _check_readable(results: dict, max_bad_fraction: float) -> None:
+    listed, bad = results["num_listed"], len(results["failures"])
+    if bad == listed:
+        raise Failure(f"None of the {listed} videos could be read: {_first(results)}")
+    if bad > (max(max_bad_fraction * listed, _ALWAYS_ALLOWED) if max_bad_fraction else 0):
+        raise Failure(
+            f"{bad} of {listed} videos could not be read, more than --max_bad_fraction "
+            f"{max_bad_fraction:g} allows; the first: {_first(results)}"
+        )
+
+
+def _first(results: dict) -> str:
+    return results["failures"][0]["reason"]
+
+
+def _write_logits(
+    folder: Path, function: str, videos: VideoList, scores: Scores, results: dict
+) -> list[str]:
+    stored = ScoreFile(
+        logits=scores.views,
+        labels=videos.labels,
+        paths=list(videos.paths),
+        class_names=videos.class_names,
+        function=function,
+        pooling=results["view_pooling"],
+        protocol=results["protocol"],
+        model=results["model"],
+    )
+    write_scores(folder / "logits.safetensors", stored)
+    write_text(folder / "scores.csv", score_table(scores_of(scores.logits, function), videos))
+    return ["logits.safetensors", "scores.csv"]
+
+
+def _enter(results: dict, folder: Path, place: Path) -> list[str]:
+    """Enter figures into the model folder's own record and card, where they go there."""
+    if folder.resolve() != place.resolve():
+        return []
+    entry = {name: value for name, value in results.items() if name not in _AT_LENGTH}
+    try:
+        return add_evaluation(folder, entry)
+    except ValueError as error:
+        print(f"results.json and the card were left as they are: {error}")
+        return []
 
 
 def make_accelerator(mixed_precision: str | None, cpu: bool, **options) -> Accelerator:
     """An Accelerator that does what was asked, or UsageError."""
+    check_launch()
     try:
         accelerator = Accelerator(mixed_precision=mixed_precision, cpu=cpu, **options)
     except (ImportError, ValueError) as error:
@@ -280,41 +363,3 @@ def make_accelerator(mixed_precision: str | None, cpu: bool, **options) -> Accel
     if accelerator.mixed_precision == "fp16" and accelerator.device.type == "cpu":
         raise UsageError("--mixed_precision fp16 needs a GPU: use bf16 or no.")
     return accelerator
-
-
-_TITLES = {
-    "top1": "top-1",
-    "top5": "top-5",
-    "average_precision": "average precision",
-    "mean_average_precision": "mean average precision",
-    "mean_absolute_error": "mean absolute error",
-    "root_mean_square_error": "root mean square error",
-}
-
-
-def _report(results: dict, folder: Path, scores: np.ndarray, videos: VideoList) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    what = f"[{results['protocol']}]"
-    rows = results.get("classes", [])
-    if rows:
-        key = next(key for key in rows[0] if key in _TITLES)
-        print(f"{_TITLES[key]} per class  {what}")
-        for row in rows:
-            print(f"{100 * row[key]:6.1f} %  {row['num_videos']:5d} videos  {row['name']}")
-    for key in [key for key in results if key in _TITLES and results[key] is not None]:
-        figure = f"{results[key]:.4g}" if key.endswith("error") else f"{100 * results[key]:.2f} %"
-        print(f"{_TITLES[key]} {figure}  {what}")
-    print(f"{results['num_evaluated']} of {results['num_listed']} listed videos evaluated")
-    outcome = "counted as wrong" if rows else "left out"
-    for failure in results["failures"]:
-        print(f"not read, {outcome}: {failure['reason']}")
-    for damaged in results["damaged"]:
-        print(f"damaged, evaluated with what was left: {damaged['path']}: {damaged['damage']}")
-    write_text(folder / "evaluation.json", json.dumps(results, indent=2) + "\n")
-    written = ["evaluation.json"]
-    if results["num_evaluated"] and "top1" in results:
-        written.append("confusion.png")
-        title = f"top-1 {100 * results['top1']:.1f} %\n{results['protocol']}"
-        counts = confusion_matrix(scores, videos.labels)
-        confusion_picture(folder / "confusion.png", counts, videos.class_names, title)
-    print(f"wrote {' and '.join(written)} to {folder}")

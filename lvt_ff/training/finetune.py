@@ -7,9 +7,9 @@ killed anywhere and resumed computes what an uninterrupted one on the same machi
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from lvt_ff.data import MAX_PIXELS, DataFormat, Decoder, Missing, OnDamage
+from lvt_ff.data import MAX_PIXELS, Augmentation, DataFormat, Decoder, Missing, OnDamage
 from lvt_ff.hub.push import check_login, push
 from lvt_ff.training.batch_size import LrScaling
 from lvt_ff.training.checkpoint import last_checkpoint
@@ -29,7 +29,6 @@ from lvt_ff.utils.errors import UsageError, usage
 from lvt_ff.utils.option_types import (
     ClosedUnitInterval,
     Decay,
-    Factor,
     NonNegativeFloat,
     NonNegativeInt,
     OpenUnitInterval,
@@ -47,6 +46,7 @@ __all__ = ["finetune"]
     {
         "model": "model, data and output",
         "num_frames": "clips",
+        "scale_jitter": "augmentation",
         "epochs": "optimisation",
         "eval_epochs": "evaluation, checkpoints and sharing",
         "num_workers": "hardware and speed",
@@ -73,11 +73,12 @@ def finetune(
     sampling: Literal["uniform", "dense"] | None = None,
     sampling_stride: PositiveInt | None = None,
     num_repeats: PositiveInt | None = None,
-    scale_jitter: tuple[Factor, Factor] | None = None,
-    hflip: ClosedUnitInterval = 0.0,
+    augmentation: Annotated[dict[str, Any], Augmentation],
     epochs: PositiveInt | None = None,
     batch_size: PositiveInt | None = None,
     accumulation: PositiveInt = 1,
+    total_batch_size: PositiveInt | None = None,
+    find_batch_size: bool = False,
     optimizer: Literal["adamw", "sgd"] | None = None,
     lr: NonNegativeFloat | None = None,
     lr_scaling: LrScaling = "none",
@@ -87,6 +88,11 @@ def finetune(
     warmup_epochs: NonNegativeFloat | None = None,
     layer_decay: Decay | None = None,
     freeze: int = 0,
+    lora_rank: PositiveInt | None = None,
+    lora_alpha: PositiveFloat | None = None,
+    lora_dropout: Share = 0.0,
+    lora_targets: str | None = None,
+    lora_keep_adapter: bool = False,
     drop_rate: Share | None = None,
     drop_path_rate: Share | None = None,
     loss: Loss | None = None,
@@ -115,6 +121,7 @@ def finetune(
     mixed_precision: Literal["no", "bf16", "fp16"] | None = None,
     grad_checkpointing: bool = False,
     compile: bool = False,
+    shard: bool = False,
     cpu: bool = False,
 ) -> dict:
     """Fine-tune a model on labelled videos; the output folder loads in timm and transformers.
@@ -151,11 +158,13 @@ def finetune(
         sampling_stride: Frames from one of a dense clip to the next; the recipe's, else the model
             folder's, else 4.
         num_repeats: Clips of each video in an epoch, in one step (repeated augmentation).
-        scale_jitter: Frames are resized to cover the crop times a random factor between these.
-        hflip: Probability of a horizontal flip; leave 0 where left and right are classes.
+        augmentation: What is drawn for clips and batches.
         epochs: Passes over the training videos.
         batch_size: Clips in one forward pass of one process.
         accumulation: Forward passes of a process in an optimizer step.
+        total_batch_size: Clips of a step on all processes; accumulation follows from it.
+        find_batch_size: Take the largest batch_size that the memory of every GPU holds, of those
+            that make up total_batch_size (or what batch_size and accumulation make together).
         optimizer: AdamW, or SGD with Nesterov momentum (the paper's).
         lr: Peak learning rate, for the global batch unless it is scaled.
         lr_scaling: Multiply lr by the clips of a step divided by lr_batch (linear), or by the
@@ -167,6 +176,15 @@ def finetune(
             shortened to a fifth of a short run.
         layer_decay: Factor of the learning rate from a block to the one before; 1 turns it off.
         freeze: Number of first blocks, and the stem, that do not train.
+        lora_rank: Train adapters of this rank (LoRA, with PEFT) in place of the blocks' linear
+            layers; the head, and what an image model's weights leave new, train whole.
+        lora_alpha: What adapters give is multiplied by lora_alpha / lora_rank; as lora_rank if not
+            given.
+        lora_dropout: Dropout on the adapters' inputs.
+        lora_targets: Linear layers of a block that get adapters, by the end of their names, with
+            commas between, such as attn.qkv,temporal_attn.qkv; qkv,proj,fc1,fc2 if not given.
+        lora_keep_adapter: Also write the adapters, which the model folder has merged into its
+            weights, as PEFT's folder `adapter`, for the model folder that was adapted.
         drop_rate: Dropout before the classifier; the model's own if neither given nor the recipe's.
         drop_path_rate: Stochastic depth of the last block, rising from 0 at the first.
         loss: Cross-entropy, binary cross-entropy of each class (bce), or the asymmetric loss for
@@ -204,9 +222,12 @@ def finetune(
         mixed_precision: Autocast dtype; that of `accelerate launch` if not given.
         grad_checkpointing: Recompute blocks in the backward pass to save memory.
         compile: Compile the model with torch.compile; the first steps take minutes.
+        shard: Share weights, gradients and optimizer state out among processes (FSDP2), for models
+            that do not fit otherwise.
         cpu: Use the CPU where there is a GPU.
     """
-    options = SimpleNamespace(**locals())
+    options = dict(locals())
+    options = SimpleNamespace(**options, **options.pop("augmentation"))
     options.output_dir = Path(output_dir)
     with usage():
         check_options(options)

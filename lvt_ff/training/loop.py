@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
@@ -35,8 +36,15 @@ from lvt_ff.training.ema import WeightAverage
 from lvt_ff.training.history import History, StepLog
 from lvt_ff.training.kept_weights import KeptWeights
 from lvt_ff.training.losses import hits
+from lvt_ff.training.mixing import BatchTransform
 from lvt_ff.training.optim import learning_rate, set_learning_rate
 from lvt_ff.training.resume_rules import changed_settings, noted_changes
+from lvt_ff.training.sharding import (
+    empty_copy,
+    full_tensors,
+    gathered_weights,
+    optimizer_like,
+)
 from lvt_ff.training.signals import StopRequest, stop_requests
 from lvt_ff.utils.errors import Failure, Stopped, UsageError
 from lvt_ff.utils.progress import Reporter, print_line
@@ -89,6 +97,7 @@ class TrainingLoop:
         log: of the steps.
         settings: of the run, and what was derived from them; see `resume_rules`.
         options: how it goes.
+        batch_transform: clips and labels as they were read to inputs and targets.
         criterion: of logits and targets.
         ema_decay: of the averaged weights that are evaluated and kept; None keeps the present ones.
         evaluate: gives measures of the present weights, or None without evaluation data.
@@ -105,6 +114,7 @@ class TrainingLoop:
         settings: dict,
         options: LoopOptions,
         *,
+        batch_transform: BatchTransform,
         criterion: Callable[[Tensor, Tensor], Tensor],
         ema_decay: float | None,
         evaluate: Callable[[], dict] | None,
@@ -114,7 +124,9 @@ class TrainingLoop:
         self.accelerator, self.batches = accelerator, batches
         self.folder, self.kept_weights = folder, KeptWeights(folder)
         self.log, self.settings, self.options = log, settings, options
+        self.batch_transform = batch_transform
         self.criterion, self.evaluate = criterion, evaluate
+        self.finished = empty_copy(network)
         self.ema_decay, self.average = ema_decay, None
         self.history = History()
         self.skipped_in_a_row = 0
@@ -144,6 +156,10 @@ class TrainingLoop:
         if told := ", ".join(filter(None, (told, noted_changes(before, self.settings)))):
             self.history.notes.append(f"from step {step + 1} on: {told}")
             self.accelerator.print(f"changed {self.history.notes[-1]}")
+        if before.get("eval_videos") != self.settings["eval_videos"]:
+            # Figures of other videos say nothing beside those to come.
+            self.history.kept = []
+            self.history.epochs = [row for row in self.history.epochs if row["step"] != step]
         self.batches.first_step = step
         self._resumed = checkpoint, dict(scaler=scaler)
 
@@ -192,7 +208,7 @@ class TrainingLoop:
 
     def _load(self, checkpoint: Path) -> None:
         optimizer = self._own_optimizer()
-        tensors = read_tensors(checkpoint, "optimizer")
+        tensors = optimizer_like(optimizer, read_tensors(checkpoint, "optimizer"))
         optimizer.load_state_dict(with_tensors(optimizer.state_dict(), tensors))
         if self.average is not None:
             self.average.load(read_tensors(checkpoint, "average"))
@@ -239,21 +255,25 @@ class TrainingLoop:
         row |= dict(order=zlib.crc32(keys.tobytes()), time_s=seconds, wait_s=waited)
         return row, facts["signal"], facts["due"]
 
-    def _inputs(self, batch: dict) -> tuple[Tensor, Tensor]:
+    def _inputs(self, step: int, number: int, batch: dict) -> tuple[Tensor, Tensor]:
         clips = batch["clip"].to(self.accelerator.device, non_blocking=True)
-        return clips, torch.tensor(batch["label"], device=self.accelerator.device)
+        labels = torch.as_tensor(np.array(batch["label"]), device=self.accelerator.device)
+        return self.batch_transform(clips, labels, step, self._place(number))
 
     def _backward(self, step: int, number: int, batch: dict) -> Tensor:
-        clips, targets = self._inputs(batch)
+        clips, targets = self._inputs(step, number, batch)
         self._seed(step, number)
         logits = self.trained(pixel_values_videos=clips).logits.float()
         loss = self.criterion(logits, targets)
         self.accelerator.backward(loss / self.batches.accumulation)
         return torch.stack([loss.detach(), hits(logits.detach(), targets)])
 
+    def _place(self, number: int) -> int:
+        """Which of all micro-batches of a step one of this process is."""
+        return number * self.batches.num_processes + self.batches.rank
+
     def _seed(self, step: int, number: int) -> None:
-        batches = self.batches
-        seed_micro_batch(batches.seed, step, number * batches.num_processes + batches.rank)
+        seed_micro_batch(self.batches.seed, step, self._place(number))
 
     def _gradient_norm(self) -> float:
         largest = self.options.clip_grad or math.inf
@@ -295,7 +315,7 @@ class TrainingLoop:
         """
         layers = []
         for number, batch in enumerate(seen):
-            clips, _ = self._inputs(batch)
+            clips, _ = self._inputs(step, number, batch)
 
             def forward(number: int = number, clips: Tensor = clips) -> Tensor:
                 self._seed(step, number)
@@ -377,15 +397,17 @@ class TrainingLoop:
         row |= {f"train_{key}": means[key] for key in ("loss", "top1") if key in means}
         with self.average.applied() if self.average is not None else nullcontext():
             if self.evaluate is not None:
-                row |= {f"eval_{key}": value for key, value in self.evaluate().items()}
+                with gathered_weights(self.network, self.accelerator):
+                    measures = self.evaluate()
+                row |= {f"eval_{key}": value for key, value in measures.items()}
                 self._check_scores(row)
             self.history.epochs.append(row)
             self._keep(row)
         numbers = {k: v for k, v in row.items() if k.startswith("eval_") and _is_number(v)}
         self.accelerator.log(numbers, step=done)
         self._save_state(done)
-        self.kept_weights.keep_only([kept["step"] for kept in self.history.kept])
         if self.accelerator.is_main_process:
+            self.kept_weights.keep_only([kept["step"] for kept in self.history.kept])
             print_line(f"epoch {epoch}/{total}: {self._told(row, means)}")
 
     def _num_epochs(self) -> int:
@@ -427,7 +449,11 @@ class TrainingLoop:
                 self.kept_weights.save(row["step"], weights)
 
     def _weights(self) -> dict[str, Tensor]:
-        return self.network.state_dict()
+        return self._whole(self.network.state_dict())
+
+    def _whole(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Tensors to be written, for the process that writes; all processes must ask for them."""
+        return full_tensors(tensors, keep=self.accelerator.is_main_process)
 
     def _state(self) -> dict:
         scaler = self.accelerator.scaler
@@ -438,11 +464,10 @@ class TrainingLoop:
         )
 
     def _save(self, done: int) -> None:
-        tensors = dict(
-            model=self._weights(), optimizer=optimizer_tensors(self._own_optimizer().state_dict())
-        )
+        optimizer = optimizer_tensors(self._own_optimizer().state_dict())
+        tensors = dict(model=self._weights(), optimizer=self._whole(optimizer))
         if self.average is not None:
-            tensors["average"] = self.average.average
+            tensors["average"] = self._whole(self.average.average)
         if self.accelerator.is_main_process:
             save_checkpoint(self.folder, done, tensors, self._state())
         self._saved_s = time.perf_counter()
@@ -455,10 +480,10 @@ class TrainingLoop:
         self.accelerator.wait_for_everyone()
 
     def load_best(self) -> nn.Module:
-        """The network, without what accelerate put around it, with its best weights."""
-        network = self.accelerator.unwrap_model(self.trained, keep_fp32_wrapper=False)
-        network.load_state_dict(self.kept_weights.load(self.history.best["step"]))
-        return network
+        """The network as it was given, with its best weights, on the CPU."""
+        weights = self.kept_weights.load(self.history.best["step"])
+        self.finished.load_state_dict(weights, assign=True)
+        return self.finished
 
 
 _TITLES = {"top1": "top-1", "mean_average_precision": "mean average precision"}

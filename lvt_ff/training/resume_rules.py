@@ -7,24 +7,17 @@ __all__ = ["changed_settings", "noted_changes", "told_settings"]
 # Options that do not change what a run computes. What a model and its data are is compared by
 # what they hold (`derived`), so that folders may be moved and spelled otherwise.
 _FREE = {
-    *("model", "pretrained", "model_args", "num_frames", "img_size", "recipe", "drop_path_rate"),
-    *("train_data", "eval_data", "data_format", "video_root", "missing", "class_file"),
-    *(
-        "eval_data_format",
-        "eval_video_root",
-        "output_dir",
-        "allow_changes",
-        "resume",
-        "eval_videos",
-    ),
+    *("model", "pretrained", "model_args", "num_frames", "img_size", "recipe"),
+    *("drop_rate", "drop_path_rate", "train_data", "eval_data", "data_format", "video_root"),
+    *("eval_data_format", "eval_video_root", "missing", "class_file", "output_dir"),
     *("max_bad_fraction", "max_pixels", "on_damage", "num_workers", "cpu", "find_batch_size"),
-    *("accumulation", "total_batch_size", "lr_scale"),
-    *("save_steps", "save_minutes", "keep_best", "tracker", "push_to_hub", "hub_private"),
+    *("accumulation", "total_batch_size", "lr_batch", "save_steps", "save_minutes", "keep_best"),
+    *("tracker", "push_to_hub", "hub_private"),
 }
 # Those that change what follows, as they say themselves, but nothing that was done so far.
 _NOTED = {
-    *("epochs", "eval_epochs", "eval_clips", "eval_crops", "early_stopping", "decoder"),
-    *("grad_checkpointing", "compile", "shard", "lora_keep_adapter"),
+    *("epochs", "eval_videos", "eval_epochs", "eval_clips", "eval_crops", "early_stopping"),
+    *("decoder", "grad_checkpointing", "compile", "shard", "lora_keep_adapter"),
 }
 
 

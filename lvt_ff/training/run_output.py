@@ -9,6 +9,7 @@ from lvt_ff.hub.model_card import model_card
 from lvt_ff.hub.model_folder import write_model_folder
 from lvt_ff.training.history import History
 from lvt_ff.training.loop import TrainingLoop
+from lvt_ff.training.lora import merge_lora, save_adapter
 from lvt_ff.training.run_setup import Run
 from lvt_ff.utils.atomic_io import write_text
 from lvt_ff.utils.environment import environment
@@ -69,6 +70,10 @@ def write_output(
         ),
     )
     write_text(folder / "bad_files.csv", _bad_files(history))
+    if run.options.lora_keep_adapter:
+        save_adapter(network, folder / "adapter", run.options.model)
+    if run.options.lora_rank is not None:
+        merge_lora(network)
     write_model_folder(folder, network, run.processor, card, {"results.json": results}, [curve])
 
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,48 +10,54 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType
 from timm.models import split_model_name_tag
 from torch.utils.data import DataLoader
 
 from lvt_ff.data import (
+    Augmentation,
     EvalDataset,
     TrainDataset,
     TrainTransform,
     VideoList,
     collate,
+    flip_warning,
     load_video_list,
 )
-from lvt_ff.hf import LVTFFForVideoClassification, LVTFFVideoProcessor
+from lvt_ff.hf import LVTFFConfig, LVTFFForVideoClassification, LVTFFVideoProcessor
 from lvt_ff.hub.model_folder import build_model, is_variant, stored_classes
 from lvt_ff.hub.resolve import local_folder
 from lvt_ff.timm_models import SOURCES
-from lvt_ff.training.batch_size import scaled_lr
+from lvt_ff.training.batch_size import check_memory, find_batch_size, scaled_lr, split_batch
 from lvt_ff.training.batches import MicroBatches
+from lvt_ff.training.checkpoint import last_checkpoint, read_state, undamaged
 from lvt_ff.training.class_table import class_table
+from lvt_ff.training.engine import check_engine, shard_on_cpu, sharding_plugin
 from lvt_ff.training.evaluate import evaluate_videos, make_accelerator
 from lvt_ff.training.history import STEPS_NAME, StepLog
 from lvt_ff.training.loop import LoopOptions, TrainingLoop
+from lvt_ff.training.lora import add_lora, check_adapter, check_lora_options
 from lvt_ff.training.losses import class_weights, make_loss, video_chances
+from lvt_ff.training.mixing import BatchTransform
 from lvt_ff.training.optim import freeze_blocks, make_optimizer
 from lvt_ff.training.recipes import chosen_recipe, load_recipe, take_recipe, warmup_steps
 from lvt_ff.training.signals import ignore_interrupt
 from lvt_ff.training.trackers import check_trackers, start_trackers, tracker_names
-from lvt_ff.utils.errors import UsageError
 from lvt_ff.utils.output import check_output_folder
+from lvt_ff.utils.short_text import counted
 from lvt_ff.utils.validation import check_rgb
 
 __all__ = [
     "Run",
     "check_options",
+    "load_videos",
     "prepared_run",
+    "starts_trained",
     "told_start",
     "training_loader",
     "training_loop",
 ]
 
 _ALWAYS_ALLOWED = 3  # unreadable videos: of a short list, one would be more than most fractions
-_SUPPORTED = (DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CPU)
 _USUAL = 2  # factor between a run's clips of a step and its recipe's, up to which nothing is said
 
 
@@ -66,6 +72,7 @@ class Run:
         videos, eval_videos: to train on and to evaluate.
         network, processor, origin: see `build_model`.
         accelerator: devices and precision.
+        augmentation: of the training clips.
     """
 
     options: SimpleNamespace
@@ -77,6 +84,7 @@ class Run:
     processor: LVTFFVideoProcessor
     origin: str
     accelerator: Accelerator
+    augmentation: Augmentation
     told: list[str] = field(default_factory=list)
 
     @property
@@ -93,7 +101,7 @@ class Run:
         return MicroBatches(
             len(self.videos),
             batch_size=options.batch_size,
-            accumulation=options.accumulation,
+            accumulation=_passes(options, accelerator.num_processes),
             num_processes=accelerator.num_processes,
             rank=accelerator.process_index,
             epochs=options.epochs,
@@ -139,23 +147,32 @@ def check_options(options: SimpleNamespace) -> None:
     """Raise ValueError for options that can be told wrong before anything is loaded."""
     check_output_folder(options.output_dir, "--output_dir")
     check_trackers(options.tracker)
-    jitter = options.scale_jitter
-    if jitter and jitter[0] > jitter[1]:
-        raise ValueError(f"--scale_jitter takes the smaller factor first, got {jitter}.")
+    check_lora_options(options)
+    if options.total_batch_size and options.accumulation != 1:
+        raise ValueError("--accumulation follows from --total_batch_size: give one of them.")
+    for other in ("compile", "find_batch_size"):
+        if options.shard and getattr(options, other):
+            raise ValueError(f"--shard and --{other} do not go together: leave one out.")
 
 
 def prepared_run(options: SimpleNamespace) -> Run:
     """Load data and model, choose the recipe, start the engine; raises ValueError or UsageError."""
     start = options.model if is_variant(options.model) else local_folder(options.model)
-    videos, eval_videos = _load_videos(options, start)
+    videos, eval_videos = load_videos(options, start)
     asked_warmup = options.warmup_epochs
-    trained = _starts_trained(options)
+    trained = starts_trained(options)
     name = chosen_recipe(options.recipe, len(videos), trained)
     recipe = dict(load_recipe(name), name=name)
     take_recipe(options, {key: value for key, value in recipe.items() if key != "name"})
+    augmentation = Augmentation.from_options(vars(options))
+    vars(options).update(asdict(augmentation))
     network, processor, origin = _build_network(options, start, videos)
     options.loss = options.loss or ("bce" if videos.labels.ndim == 2 else "cross_entropy")
+    told = _adapt(options, start, network)
     accelerator = _accelerator(options)
+    told += _share_out(options, network, accelerator)
+    augmentation.check_batch_size(options.batch_size)
+    told += filter(None, [flip_warning(videos.class_names, augmentation)])
     return Run(
         options,
         asked_warmup,
@@ -166,10 +183,12 @@ def prepared_run(options: SimpleNamespace) -> Run:
         processor,
         origin,
         accelerator,
+        augmentation,
+        told,
     )
 
 
-def _load_videos(options: SimpleNamespace, start: str | Path) -> tuple[VideoList, VideoList | None]:
+def load_videos(options: SimpleNamespace, start: str | Path) -> tuple[VideoList, VideoList | None]:
     """Videos to train on and to evaluate, with the same classes in the same order."""
     how = dict(missing=options.missing, class_file=options.class_file)
     videos = load_video_list(
@@ -194,7 +213,7 @@ def _load_videos(options: SimpleNamespace, start: str | Path) -> tuple[VideoList
     return videos, eval_videos
 
 
-def _starts_trained(options: SimpleNamespace) -> bool:
+def starts_trained(options: SimpleNamespace) -> bool:
     """Whether the weights that a run starts from were trained."""
     if not is_variant(options.model):
         return True
@@ -206,12 +225,12 @@ def _build_network(
     options: SimpleNamespace, start: str | Path, videos: VideoList
 ) -> tuple[LVTFFForVideoClassification, LVTFFVideoProcessor, str]:
     """The model as it starts, its processor with the run's sampling, and where it comes from."""
-    names = ("num_frames", "img_size", "drop_rate", "drop_path_rate")
-    fields = {name: getattr(options, name) for name in names}
-    fields = {name: value for name, value in fields.items() if value is not None}
+    # Rates may be the recipe's: fields that were named go before them.
+    fields = _given(options, "drop_rate", "drop_path_rate") | (options.model_args or {})
+    fields |= _given(options, "num_frames", "img_size")
     torch.manual_seed(options.seed)
     network, processor, origin = build_model(
-        start, videos.class_names, options.pretrained, **fields | (options.model_args or {})
+        start, videos.class_names, options.pretrained, **fields
     )
     check_rgb(network.config.in_chans)
     if not network.config.global_pool:
@@ -225,20 +244,105 @@ def _build_network(
     return network, processor, origin
 
 
+def _given(options: SimpleNamespace, *names: str) -> dict[str, Any]:
+    return {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+
+
+def _adapt(
+    options: SimpleNamespace, start: str | Path, network: LVTFFForVideoClassification
+) -> list[str]:
+    """Give the model adapters if they are asked for; a line that tells of them."""
+    if options.lora_rank is None:
+        return []
+    if not starts_trained(options):
+        raise ValueError(
+            "--lora_rank adapts trained weights, and this run starts from random ones: leave it "
+            "out, or give --model trained weights."
+        )
+    targets = options.lora_targets.split(",") if options.lora_targets else None
+    layers = add_lora(
+        network,
+        options.lora_rank,
+        alpha=options.lora_alpha,
+        dropout=options.lora_dropout,
+        targets=targets,
+    )
+    if options.lora_keep_adapter:
+        check_adapter(network, LVTFFConfig.from_pretrained(start))
+    sizes = [(p.numel(), p.requires_grad) for p in network.parameters()]
+    trained = sum(size for size, trains in sizes if trains)
+    return [
+        f"LoRA: rank {options.lora_rank} in {counted(len(layers), 'layer')}; "
+        f"{trained:,} of {sum(size for size, _ in sizes):,} parameters train"
+    ]
+
+
 def _accelerator(options: SimpleNamespace) -> Accelerator:
+    plugin = sharding_plugin() if options.shard else None
     accelerator = make_accelerator(
         options.mixed_precision,
         options.cpu,
         log_with=tracker_names(options.tracker, options.output_dir),
         project_dir=options.output_dir,
+        fsdp_plugin=plugin,
     )
+    if plugin and accelerator.device.type == "cpu":
+        shard_on_cpu(accelerator, plugin)
+    check_engine(accelerator)
     start_trackers(accelerator, options.tracker)
-    if accelerator.distributed_type not in _SUPPORTED:
-        raise UsageError(
-            f"Fine-tuning runs on one device or with data parallelism, got "
-            f"{accelerator.distributed_type}: change it with `accelerate config`."
-        )
     return accelerator
+
+
+def _share_out(
+    options: SimpleNamespace, network: LVTFFForVideoClassification, accelerator: Accelerator
+) -> list[str]:
+    """Choose the clips of a forward pass, and how many of these make a step, where that is asked
+    for, or another number of processes goes on; a line that tells of it."""
+    world, earlier = accelerator.num_processes, _earlier_settings(options)
+    if options.find_batch_size:
+        check_memory(accelerator.device)
+        if options.total_batch_size is None:
+            options.total_batch_size = options.batch_size * options.accumulation * world
+            options.accumulation = 1
+        # That of a run that is resumed, which dropout was drawn with.
+        options.batch_size = earlier.get("batch_size") or find_batch_size(
+            network,
+            accelerator,
+            options.total_batch_size,
+            clip_shape=(network.model.num_frames, network.config.in_chans, *network.model.img_size),
+            copies=(1 if options.optimizer == "sgd" else 2) + bool(options.ema_decay),
+        )
+    elif options.total_batch_size is None and _has_other_world(options, earlier, world):
+        options.total_batch_size, options.accumulation = earlier["global_batch"], 1
+    if options.total_batch_size is None:
+        return []
+    return [
+        f"a step: {counted(_passes(options, world), 'forward pass', 'forward passes')} of "
+        f"{counted(options.batch_size, 'clip')} on {counted(world, 'process', 'processes')}"
+    ]
+
+
+def _has_other_world(options: SimpleNamespace, earlier: dict, world: int) -> bool:
+    """Whether a run goes on with the same options on another number of processes."""
+    names = ("batch_size", "accumulation")
+    same = all(earlier.get(name) == getattr(options, name) for name in names)
+    return same and earlier["global_batch"] != options.batch_size * options.accumulation * world
+
+
+def _passes(options: SimpleNamespace, num_processes: int) -> int:
+    """Forward passes of a process in a step."""
+    if options.total_batch_size is None:
+        return options.accumulation
+    return split_batch(options.total_batch_size, options.batch_size, num_processes)
+
+
+def _earlier_settings(options: SimpleNamespace) -> dict:
+    """Those of the run that is resumed; empty for a new run."""
+    checkpoint = last_checkpoint(options.output_dir / "checkpoints") if options.resume else None
+    if checkpoint is None:
+        return {}
+    with undamaged(checkpoint):
+        return read_state(checkpoint)["settings"]
 
 
 def training_loop(run: Run) -> TrainingLoop:
@@ -269,6 +373,12 @@ def training_loop(run: Run) -> TrainingLoop:
         StepLog(options.output_dir / STEPS_NAME),
         run.settings() | run.derived(),
         _loop_options(run),
+        batch_transform=BatchTransform(
+            run.processor.eval_transform(),
+            run.augmentation,
+            len(run.videos.class_names),
+            options.seed,
+        ),
         criterion=criterion,
         ema_decay=options.ema_decay or None,
         evaluate=_evaluation(run),
@@ -314,9 +424,8 @@ def _evaluation(run: Run) -> Callable[[], dict] | None:
             dataset,
             run.processor,
             run.accelerator,
-            batch_size=options.batch_size,
+            views_per_forward=options.batch_size,
             num_workers=options.num_workers,
-            progress="evaluating",
         )
         return results
 
@@ -330,8 +439,8 @@ def _reading_options(run: Run) -> dict[str, Any]:
 
 def training_loader(run: Run) -> DataLoader:
     """The training clips of this process, from the loop's first step on."""
-    options, transform = run.options, run.processor.eval_transform()
-    augment = TrainTransform(transform, options.scale_jitter, options.hflip)
+    options = run.options
+    augment = TrainTransform(run.processor.eval_transform(), run.augmentation)
     return DataLoader(
         TrainDataset(run.videos, augment, seed=options.seed, **_reading_options(run)),
         batch_sampler=run.batches,

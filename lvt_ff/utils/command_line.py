@@ -22,6 +22,7 @@ from lvt_ff.utils.errors import (
     VideoReadError,
     one_line,
 )
+from lvt_ff.utils.option_classes import flat_signature, with_classes
 from lvt_ff.utils.option_parser import checked_options, command_parser, parse_command
 
 __all__ = ["command", "execute", "is_out_of_memory", "run"]
@@ -31,6 +32,7 @@ _SMALLER = {
     "batch_size": "lower --batch_size",
     "clips": "lower --clips",
     "crops": "lower --crops",
+    "views_per_forward": "lower --views_per_forward",
     "grad_checkpointing": "use --grad_checkpointing",
     "mixed_precision": "use --mixed_precision bf16",
     "recipe": "lower batch_size in --recipe",
@@ -45,8 +47,12 @@ def command(
 ) -> Callable[[Callable], Callable]:
     """Make a typed function a command, whose arguments are checked wherever they come from.
 
+    A parameter whose type is a dataclass becomes an option for each field, with the field's default
+    and what the class's docstring says of it. One of type `Annotated[dict[str, Any], dataclass]`
+    has the same options without defaults, and gets a value or None for each.
+
     Args:
-        groups: titles in the help text, each by the first parameter that stands below it.
+        groups: titles in the help text, each by the first option that stands below it.
         stores_options: it writes a results.json that `--config` takes.
 
     Raises:
@@ -58,7 +64,7 @@ def command(
         if function.__module__ == "__main__":  # python -m lvt_ff.training.finetune
             sys.argv[1:1] = [function.__name__]
             runpy.run_module("lvt_ff", run_name="__main__", alter_sys=True)
-        signature = inspect.signature(function)
+        signature = flat_signature(function)
         for name in groups.keys() - signature.parameters.keys():
             raise ValueError(f"{function.__name__} has no parameter {name!r}.")
 
@@ -66,11 +72,12 @@ def command(
         def checked(*args: Any, **kwargs: Any) -> Any:
             try:
                 given = signature.bind(*args, **kwargs).arguments
-                options = checked_options(function, given)
+                arguments = with_classes(function, checked_options(checked, given))
             except ValueError as error:
                 raise UsageError(str(error)) from error
-            return function(**options)
+            return function(**arguments)
 
+        checked.__signature__ = signature
         checked.option_groups, checked.stores_options = groups, stores_options
         return checked
 

@@ -9,7 +9,10 @@ from packaging.requirements import Requirement
 
 __all__ = ["environment", "install_hint"]
 
-_PACKAGES = ("lvt-ff", "torch", "torchvision", "timm", "transformers", "accelerate", "decord", "av")
+_PACKAGES = (
+    *("lvt-ff", "torch", "torchvision", "timm", "transformers", "accelerate"),
+    *("torchcodec", "decord", "av"),
+)
 
 
 def environment(cpu: bool = False) -> dict[str, str]:

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn, get_args, get_origin
 
 import yaml
-from docstring_parser import parse
 from jsonargparse import ArgumentError, ArgumentParser, get_loader, set_loader
 
 from lvt_ff.utils.errors import UsageError, one_line
+from lvt_ff.utils.option_classes import explanations
 from lvt_ff.utils.option_types import as_typed, expected, limits, placeholder
 from lvt_ff.utils.validation import suggest
 
@@ -157,7 +157,7 @@ def command_parser(function: Callable, prog: str, positional: Sequence[str] = ()
     results = _OR_RESULTS if getattr(function, "stores_options", False) else ""
     told = _CONFIG_HELP.format(results)
     parser.add_argument("--config", action="config", metavar="FILE", help=told)
-    explained = {part.arg_name: part.description for part in parse(function.__doc__ or "").params}
+    explained = explanations(function)
     titles, group, usage = getattr(function, "option_groups", {}), parser, [prog]
     for name, parameter in inspect.signature(function).parameters.items():
         if name in titles:

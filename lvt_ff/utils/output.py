@@ -66,7 +66,8 @@ def only_run(folder: Path, flag: str) -> Iterator[None]:
     """Within this block, no other run writes to a folder.
 
     A file in it names the run. It is deleted when the block ends, however it ends; where a run was
-    killed it stays, and the next run on the same machine takes it over.
+    killed it stays, and the next run on the same machine takes it over, or what torchrun starts
+    anew of the same run, on any machine.
 
     Args:
         folder: of the run; made where it is not there.
@@ -103,7 +104,13 @@ def only_run(folder: Path, flag: str) -> Iterator[None]:
 
 def _this_run() -> dict[str, Any]:
     started = datetime.now().isoformat(" ", "seconds")
-    return dict(pid=os.getpid(), host=platform.node(), started=started)
+    return dict(pid=os.getpid(), host=platform.node(), started=started, job=_job())
+
+
+def _job() -> str | None:
+    """torchrun's name of this run, which processes started in place of ended ones have too."""
+    name = os.environ.get("TORCHELASTIC_RUN_ID", "none")
+    return None if name == "none" else name
 
 
 def _opened(file: Path) -> tuple[TextIO, dict | None]:
@@ -136,6 +143,8 @@ def _holder(handle: TextIO) -> dict | None:
         told = {}
     if free is False:
         return told
+    if _job() is not None and told.get("job") == _job():
+        return None  # torchrun starts nothing anew before the ended processes are gone
     # Locks of other machines are not seen on every network drive.
     if told and (told["host"] != platform.node() or (free is None and _is_running(told["pid"]))):
         return told

@@ -1,6 +1,7 @@
 """The table of video backends, in the order in which they are tried."""
 
 from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError, version
 from typing import Literal, NamedTuple, get_args
 
 from lvt_ff.utils.errors import FrameSizeError
@@ -10,7 +11,16 @@ from lvt_ff.video.file_names import plain_name
 from lvt_ff.video.pictures import decode_pictures, is_pictures
 from lvt_ff.video.probe import Probe, probe
 
-__all__ = ["DECODERS", "DECODER_CHOICES", "Attempt", "Decoder", "Refused", "decode", "read_header"]
+__all__ = [
+    "DECODERS",
+    "DECODER_CHOICES",
+    "Attempt",
+    "Decoder",
+    "Refused",
+    "decode",
+    "decoder_version",
+    "read_header",
+]
 
 Decoder = Literal["auto", "torchcodec", "decord", "pyav", "pillow"]
 DECODER_CHOICES = get_args(Decoder)
@@ -41,6 +51,25 @@ DECODERS = {
     "pyav": _Backend(lambda found: None, pyav_decoder.decode),
     "pillow": _Backend(lambda found: None, _decode_pictures, pictures=True),
 }
+
+
+# What may have installed a backend.
+_PACKAGES = {
+    "torchcodec": ("torchcodec",),
+    "decord": ("decord", "decord2", "eva-decord"),
+    "pyav": ("av",),
+    "pillow": ("pillow",),
+}
+
+
+def decoder_version(name: str) -> str:
+    """The version of a backend; "unknown" where no package of its name is installed."""
+    for package in _PACKAGES[name]:
+        try:
+            return version(package)
+        except PackageNotFoundError:
+            continue
+    return "unknown"
 
 
 class Refused(Exception):

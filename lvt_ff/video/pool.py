@@ -16,8 +16,8 @@ MAX_PROCESSES = min(os.cpu_count() or 1, 8)
 
 
 class _Pool:
-    def __init__(self):
-        self._places = threading.BoundedSemaphore(MAX_PROCESSES)
+    def __init__(self, num_processes: int = MAX_PROCESSES):
+        self._places = threading.BoundedSemaphore(num_processes)
         self._lock = threading.Lock()
         self._idle: list[DecoderProcess] = []
         self._all: set[DecoderProcess] = set()
@@ -82,10 +82,10 @@ def request(
     return _pool.request(message, choose, timeout_s, note)
 
 
-def restart() -> None:
-    """End all decoder processes; new ones start when they are needed."""
+def restart(num_processes: int = MAX_PROCESSES) -> None:
+    """End all decoder processes; new ones start when they are needed, up to so many at a time."""
     global _pool
-    old, _pool = _pool, _Pool()
+    old, _pool = _pool, _Pool(num_processes)
     old.close()
 
 

@@ -1,9 +1,9 @@
 """A decoder process: reads files for its caller, one after the other, until its input ends.
 
 Both sides send one JSON object a line. The caller asks with `do`; the answer is `frames`, `header`,
-`refused`, `too_large` or `no_span`. Before it come `progress`, the backend that is `trying`, those
-that `failed`, and the `total` of which the caller is to choose frames: it sends their numbers or,
-to give up, null.
+`encoded`, `refused`, `too_large` or `no_span`. Before it come `progress`, the backend that is
+`trying`, those that `failed`, and the `total` of which the caller is to choose frames: it sends
+their numbers or, to give up, null.
 """
 
 import json
@@ -20,6 +20,7 @@ import numpy as np
 from lvt_ff.utils.errors import FrameSizeError
 from lvt_ff.video.clip_buffer import CallersError, ClipBuffer, SpanError, new_frames
 from lvt_ff.video.decoders import Refused, decode, read_header
+from lvt_ff.video.encoder import EncodeSettings, encode
 from lvt_ff.video.memory_limit import data_bytes, limit_memory, prefer_to_be_killed
 
 __all__ = ["main"]
@@ -116,7 +117,20 @@ def _header(caller: _Caller, request: dict) -> None:
     caller.tell(header=read_header(request["path"], request["max_pixels"], caller.progress))
 
 
-_TASKS = {"read": _read, "header": _header}
+def _encode(caller: _Caller, request: dict) -> None:
+    limit_memory(data_bytes())
+    encoded = encode(
+        request["path"],
+        request["target"],
+        EncodeSettings(**request["settings"]),
+        tuple(request["span"]),
+        request["max_pixels"],
+        caller.progress,
+    )
+    caller.tell(encoded=encoded)
+
+
+_TASKS = {"read": _read, "header": _header, "encode": _encode}
 
 
 def _answer(caller: _Caller, request: dict) -> None:

@@ -337,7 +337,7 @@ def test_classifier_is_kept_for_the_same_classes_in_another_order(plain_run, vid
     assert {tensor.dtype for tensor in weights(tmp_path / "run").values()} == {torch.float32}
 
 
-def test_evaluation_fills_its_batches(plain_run, videos, monkeypatch):
+def test_evaluation_fills_its_batches(plain_run, videos, tmp_path, monkeypatch):
     sizes = []
     forward = LVTFFForVideoClassification.forward
 
@@ -347,11 +347,11 @@ def test_evaluation_fills_its_batches(plain_run, videos, monkeypatch):
 
     monkeypatch.setattr(LVTFFForVideoClassification, "forward", noting)
     outputs = {}
-    for batch_size in (1, 4, 6):
+    for number in (1, 4, 6):
         sizes.clear()
-        options = dict(clips=2, crops=1, num_workers=0, cpu=True)
-        outputs[batch_size] = evaluate(plain_run, videos, batch_size=batch_size, **options)
-        assert max(sizes) == batch_size and sum(sizes) == 20
+        options = dict(clips=2, crops=1, num_workers=0, cpu=True, views_per_forward=number)
+        outputs[number] = evaluate(plain_run, videos, output_dir=tmp_path, **options)
+        assert max(sizes) == number and sum(sizes) == 20
     assert outputs[1]["top1"] == outputs[4]["top1"] == outputs[6]["top1"]
 
 
@@ -378,7 +378,6 @@ def test_number_of_workers_changes_nothing(plain_run, videos, tmp_path):
         dict(lr_scaling="linear"),
         dict(lr_scaling="sqrt"),
         dict(drop_rate=0.1),
-        dict(drop_path_rate=0.5),
         dict(loss="bce"),
         dict(loss="asymmetric"),
         dict(balance="sampling"),
@@ -423,7 +422,13 @@ def test_forced_decoder_reaches_the_readers(plain_run, videos, tmp_path, without
 
 def test_precision_of_an_evaluation_changes_its_scores(plain_run, videos, tmp_path, monkeypatch):
     kept = []
-    monkeypatch.setattr(evaluate_module, "topk_accuracy", lambda s, *a, **k: kept.append(s) or 0.0)
+    score = evaluate_module.score_videos
+
+    def keeping(*args, **options):
+        kept.append(score(*args, **options))
+        return kept[-1]
+
+    monkeypatch.setattr(evaluate_module, "score_videos", keeping)
     for precision in ("no", "bf16"):
         evaluate(
             plain_run,
@@ -434,8 +439,9 @@ def test_precision_of_an_evaluation_changes_its_scores(plain_run, videos, tmp_pa
             cpu=True,
         )
         AcceleratorState._reset_state(reset_partial_state=True)
-    assert not np.array_equal(kept[0], kept[-1])
-    np.testing.assert_allclose(kept[0], kept[-1], atol=0.05)
+    ours, theirs = (scores.logits for scores in kept)
+    assert not np.array_equal(ours, theirs)
+    np.testing.assert_allclose(ours, theirs, atol=0.05)
 
 
 def test_gradient_checkpointing_changes_nothing(plain_run, videos, tmp_path):
@@ -502,8 +508,8 @@ def test_a_run_begins_with_the_number_of_videos_of_each_class(videos, tmp_path, 
     test.mkdir()
     (test / "class 1").symlink_to(videos / "class 1")
     finetune(**dict(FAST, epochs=1), train_data=videos, eval_data=test, output_dir=tmp_path / "run")
-    start, videos_line, *table = capsys.readouterr().out.splitlines()[:8]
-    assert start.startswith("start: ")
+    start, recipe, videos_line, *table = capsys.readouterr().out.splitlines()[:9]
+    assert start.startswith("start: ") and recipe == "recipe: pretrained"
     assert videos_line.startswith("10 training videos of 2 classes; ")
     assert table == [
         "training  evaluation  class",

@@ -127,6 +127,19 @@ def test_a_run_on_another_machine_is_taken_for_alive(tmp_path):
     assert json.loads((tmp_path / LOCK_NAME).read_text()) == told
 
 
+@pytest.mark.parametrize("job, ours", [("a1", True), ("b2", False), ("none", False)])
+def test_a_run_that_torchrun_moved_to_another_machine_goes_on(tmp_path, monkeypatch, job, ours):
+    told = dict(pid=1, host="elsewhere", started="2022-01-01 00:00:00", job="a1")
+    told["job"] = None if job == "none" else "a1"  # a run without a name
+    (tmp_path / LOCK_NAME).write_text(json.dumps(told))
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", job)
+    if not ours:
+        refuse(tmp_path, "process 1 on elsewhere")
+        return
+    with only_run(tmp_path, "--output_dir"):
+        assert json.loads((tmp_path / LOCK_NAME).read_text())["job"] == job
+
+
 @pytest.mark.parametrize("missing", ["module", "support"])
 def test_without_locks_of_the_system_the_process_tells(missing, tmp_path, monkeypatch):
     if missing == "module":

@@ -16,14 +16,18 @@ its name in `DataFormat`.
 from pathlib import Path
 from typing import Literal
 
-from lvt_ff.data.formats import charades, folder, kinetics, ssv2, table
+from lvt_ff.data.formats import charades, folder, hf_datasets, kinetics, shards, ssv2, table
 from lvt_ff.data.formats.listing import Format, Listing, Request
 
 __all__ = ["FORMATS", "DataFormat", "Format", "Listing", "Request", "recognised"]
 
-DataFormat = Literal["auto", "folder", "ssv2", "kinetics", "charades", "table"]
+DataFormat = Literal[
+    "auto", "shards", "datasets", "folder", "ssv2", "kinetics", "charades", "table"
+]
 
 FORMATS: dict[str, Format] = {
+    "shards": shards,
+    "datasets": hf_datasets,
     "folder": folder,
     "ssv2": ssv2,
     "kinetics": kinetics,

@@ -1,0 +1,193 @@
+"""A picture of what a model sees in training: a batch, after everything that is drawn for it."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+
+from lvt_ff.data import (
+    MAX_PIXELS,
+    Augmentation,
+    Decoder,
+    EvalTransform,
+    OnDamage,
+    TrainDataset,
+    TrainTransform,
+    VideoList,
+    collate,
+    flip_warning,
+)
+from lvt_ff.hf import LVTFFConfig, LVTFFVideoProcessor
+from lvt_ff.hub.model_folder import is_variant, load_folder
+from lvt_ff.hub.resolve import local_folder
+from lvt_ff.timm_models import with_tag
+from lvt_ff.training.batches import MicroBatches
+from lvt_ff.training.losses import video_chances
+from lvt_ff.training.mixing import BatchTransform
+from lvt_ff.training.recipes import Recipe, chosen_recipe, load_recipe, take_recipe
+from lvt_ff.training.run_setup import load_videos, starts_trained
+from lvt_ff.utils.command_line import command
+from lvt_ff.utils.contact_sheet import contact_sheet
+from lvt_ff.utils.errors import usage
+from lvt_ff.utils.option_types import PositiveInt, Seed
+from lvt_ff.utils.output import check_output_file
+from lvt_ff.utils.short_text import counted, shortened
+
+__all__ = ["show_batch"]
+
+
+@command(
+    {
+        "train_data": "data, model and output",
+        "num_frames": "clips",
+        "scale_jitter": "augmentation",
+        "batch_size": "which batch",
+        "decoder": "reading",
+    }
+)
+def show_batch(
+    train_data: Path,
+    model: str,
+    output_file: Path = Path("batch.png"),
+    columns: PositiveInt = 8,
+    *,
+    recipe: Recipe = "auto",
+    pretrained: bool | None = None,
+    num_frames: PositiveInt | None = None,
+    img_size: PositiveInt | None = None,
+    sampling: Literal["uniform", "dense"] | None = None,
+    sampling_stride: PositiveInt | None = None,
+    num_repeats: PositiveInt | None = None,
+    augmentation: Annotated[dict[str, Any], Augmentation],
+    batch_size: PositiveInt | None = None,
+    balance: Literal["none", "sampling", "loss"] | None = None,
+    epoch: PositiveInt = 1,
+    seed: Seed = 0,
+    decoder: Decoder = "auto",
+    max_pixels: PositiveInt = MAX_PIXELS,
+    on_damage: OnDamage = "skip",
+) -> None:
+    """Draw the clips and labels that a model is given in training, as a contact sheet.
+
+    They are those of the first batch of an epoch of `lvt-ff finetune` with the same options, one
+    process and no accumulation, with the colours that pixels have before they are normalised.
+
+    Args:
+        train_data: Folder with one subfolder per class, or CSV file with the columns path,label.
+        model: Variant, model folder, or ORG/NAME[@REVISION] on the Hub: the size of its clips.
+        output_file: PNG file to write.
+        columns: Frames to draw of each clip, evenly from its first to its last.
+        recipe: Values of the options below that are not given, as in `lvt-ff finetune`.
+        pretrained: Whether a variant starts from trained weights, for the recipe auto; null where
+            it has any.
+        num_frames: Frames of a clip, if not the model's.
+        img_size: Pixels of a frame's side, if not the model's.
+        sampling: One frame of each of num_frames segments (uniform), or every sampling_stride-th
+            frame (dense); the recipe's, else the model's, else uniform.
+        sampling_stride: Frames from one of a dense clip to the next; the recipe's, else the
+            model's, else 4.
+        num_repeats: Clips of each video in an epoch, in one step (repeated augmentation).
+        batch_size: Clips in one forward pass of one process.
+        balance: Draw the videos of rare classes more often (sampling).
+        epoch: Pass over the training videos, from 1.
+        seed: Random seed.
+        decoder: Video backend; auto falls back from one to the next.
+        max_pixels: Largest frame that is decoded, in pixels.
+        on_damage: What is done with files that are damaged in part: read what they still show
+            (skip), or count them as files that cannot be read (raise).
+    """
+    options = dict(locals(), eval_data=None, output_file=Path(output_file))
+    options = SimpleNamespace(**options, **options.pop("augmentation"))
+    with usage():
+        check_output_file(options.output_file, "--output_file")
+        start = model if is_variant(model) else local_folder(model)
+        videos, _ = load_videos(options, start)
+        values = load_recipe(chosen_recipe(recipe, len(videos), starts_trained(options)))
+        take_recipe(options, {name: values[name] for name in values.keys() & vars(options)})
+        drawn = Augmentation.from_options(vars(options))
+        drawn.check_batch_size(options.batch_size)
+        processor = _processor(options, start)
+    if warning := flip_warning(videos.class_names, drawn):
+        print(warning)
+    batch = _batch(options, videos, processor, drawn)
+    like = processor.eval_transform()
+    heading = (
+        f"epoch {epoch}, seed {seed}: {counted(len(batch['clip']), 'clip')} of "
+        f"{processor.num_frames} frames of {like.crop_size[0]}×{like.crop_size[1]}"
+    )
+    titles = [_title(target, videos.class_names) for target in batch["target"]]
+    pictures = _pictures(batch["clip"], like)
+    contact_sheet(options.output_file, pictures, titles, heading, columns)
+    for path, reason in (failure for item in batch["failures"] for failure in item):
+        print(f"not read, another in its place: {path}: {reason}")
+    for path, damage in filter(None, batch["damage"]):
+        print(f"damaged, drawn with what was left: {path}: {damage}")
+    print(f"wrote {options.output_file}")
+
+
+def _processor(options: SimpleNamespace, start: str | Path) -> LVTFFVideoProcessor:
+    sizes = dict(num_frames=options.num_frames, img_size=options.img_size)
+    sizes = {name: value for name, value in sizes.items() if value is not None}
+    if is_variant(str(start)):
+        config = LVTFFConfig.from_variant(with_tag(start), **sizes)
+        processor = LVTFFVideoProcessor.from_config(config)
+    else:
+        _, processor = load_folder(start, new_head=True, **sizes)
+    processor.sampling = options.sampling or processor.sampling
+    processor.sampling_stride = options.sampling_stride or processor.sampling_stride
+    return processor
+
+
+def _batch(
+    options: SimpleNamespace,
+    videos: VideoList,
+    processor: LVTFFVideoProcessor,
+    augmentation: Augmentation,
+) -> dict[str, Any]:
+    """The first micro-batch of an epoch, with clips and targets as the model is given them."""
+    like, num_classes = processor.eval_transform(), len(videos.class_names)
+    reading = {name: getattr(options, name) for name in ("decoder", "max_pixels", "on_damage")}
+    dataset = TrainDataset(
+        videos,
+        TrainTransform(like, augmentation),
+        seed=options.seed,
+        **processor.clip_options(),
+        **reading,
+    )
+    balanced = options.balance == "sampling"
+    batches = MicroBatches(
+        len(videos),
+        batch_size=options.batch_size,
+        accumulation=1,
+        num_processes=1,
+        rank=0,
+        epochs=options.epoch,
+        seed=options.seed,
+        num_repeats=options.num_repeats,
+        chances=video_chances(videos.labels, num_classes) if balanced else None,
+    )
+    batches.first_step = (options.epoch - 1) * batches.steps_per_epoch
+    batch = collate([dataset[key] for key in next(iter(batches))])
+    transform = BatchTransform(like, augmentation, num_classes, options.seed)
+    labels = torch.tensor(batch["label"])
+    clips, targets = transform(batch["clip"], labels, batches.first_step, 0)
+    return dict(batch, clip=clips, target=targets)
+
+
+def _pictures(clips: torch.Tensor, like: EvalTransform) -> list[np.ndarray]:
+    """Normalised clips (B, T, C, H, W) as frames (T, H, W, C) uint8."""
+    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (like.mean, like.std))
+    pixels = (255 * (clips * std + mean)).round().clamp(0, 255).to(torch.uint8)
+    return list(pixels.permute(0, 1, 3, 4, 2).numpy())
+
+
+def _title(target: torch.Tensor, class_names: tuple[str, ...]) -> str:
+    """A label in words: a class, or all that have a share, the largest first."""
+    if target.ndim == 0:
+        return shortened(class_names[int(target)], 80)
+    found = target.argsort(descending=True, stable=True)[: int((target > 0).sum())].tolist()
+    shares = [f"{target[number]:.2f} ".replace("1.00 ", "") for number in found]
+    names = [shortened(class_names[number], 60) for number in found]
+    return " + ".join(map("".join, zip(shares, names, strict=True))) or "no label"

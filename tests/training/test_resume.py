@@ -1,0 +1,274 @@
+"""A run that ends anywhere and is resumed leaves what an uninterrupted one leaves, bit for bit."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from conftest import launch, torchrun
+from runs import ARGS, FAST, SCRIPT, rows, weights
+
+from lvt_ff.training import checkpoint, loop
+from lvt_ff.training.finetune import finetune
+from lvt_ff.utils.errors import Failure, Stopped, UsageError
+
+NUM_STEPS = 10  # five in each of two epochs
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, two_classes):
+    """A small model folder to adapt."""
+    folder = tmp_path_factory.mktemp("trained") / "model"
+    finetune(**dict(FAST, epochs=1), train_data=two_classes, output_dir=folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def everything(trained, two_classes):
+    """Options of a run that draws at random wherever it can."""
+    return dict(
+        FAST,
+        model=str(trained),
+        model_args=None,
+        epochs=2,
+        batch_size=2,
+        accumulation=2,
+        num_repeats=2,
+        balance="sampling",
+        mixup=0.8,
+        cutmix=1.0,
+        auto_augment="rand-m7-n2-mstd0.5",
+        random_erasing=0.5,
+        hflip=0.5,
+        ema_decay=0.9,
+        lora_rank=2,
+        lora_dropout=0.1,
+        save_steps=1,
+        train_data=str(two_classes),
+        eval_data=str(two_classes),
+    )
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(everything, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("uninterrupted") / "run"
+    finetune(**everything, output_dir=folder)
+    return folder
+
+
+class Killed(BaseException):
+    """Ends a run as abruptly as a function can."""
+
+
+def dies(monkeypatch, owner, name, number, how):
+    """Let the `number`-th call of a function, from 1, end in `how`."""
+    count, function = iter(range(1, 10**6)), getattr(owner, name)
+
+    def counted(*args, **kwargs):
+        if next(count) == number:
+            return how(function, *args, **kwargs)
+        return function(*args, **kwargs)
+
+    monkeypatch.setattr(owner, name, counted)
+
+
+def kill_after(function, *args, **kwargs):
+    function(*args, **kwargs)
+    raise Killed
+
+
+def kill_before(function, *args, **kwargs):
+    raise Killed
+
+
+def disk_full(function, *args, **kwargs):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def terminate(function, *args, **kwargs):
+    os.kill(os.getpid(), signal.SIGTERM)
+    return function(*args, **kwargs)
+
+
+ENDS = {
+    "step": (loop.TrainingLoop, "_step", kill_after, NUM_STEPS),
+    "save": (checkpoint, "save_file", kill_before, 3 * NUM_STEPS),
+    "saved": (loop, "save_checkpoint", kill_after, NUM_STEPS),
+    "evaluation": (loop.TrainingLoop, "_check_scores", kill_before, 2),
+    "best": (loop.KeptWeights, "save", kill_after, 2),
+    "state": (loop, "update_state", kill_before, 2),
+    "disk": (checkpoint, "save_file", disk_full, 3 * NUM_STEPS),
+    "signal": (loop.TrainingLoop, "_step", terminate, NUM_STEPS),
+}
+
+
+def points(number, seed):
+    """Random ends of a run, of every kind."""
+    rng = np.random.default_rng(seed)
+    for place in range(number):
+        kind = [*ENDS][place % len(ENDS)]
+        yield pytest.param(kind, int(rng.integers(ENDS[kind][3])) + 1)
+
+
+def resumed_is_uninterrupted(monkeypatch, options, uninterrupted, folder, kind, number):
+    owner, name, how, _ = ENDS[kind]
+    options = dict(options, output_dir=folder, resume=True)
+    with monkeypatch.context() as patch, pytest.raises((Killed, OSError, Stopped)):
+        dies(patch, owner, name, number, how)
+        finetune(**options)
+    assert not (folder / "config.json").exists()
+    finetune(**options)
+    keys = ("order", "lr", "loss", "top1", "grad_norm")
+    assert rows(folder, *keys) == rows(uninterrupted, *keys)
+    ours, plain = weights(folder), weights(uninterrupted)
+    assert ours.keys() == plain.keys()
+    assert all(torch.equal(ours[name], plain[name]) for name in plain)
+    ours, plain = (json.loads((f / "results.json").read_text()) for f in (folder, uninterrupted))
+    assert ours["epochs"] == plain["epochs"] and ours["best"] == plain["best"]
+
+
+@pytest.mark.parametrize("kind, number", points(8, seed=0))
+def test_a_run_that_ends_anywhere_goes_on(
+    monkeypatch, everything, uninterrupted, tmp_path, kind, number
+):
+    folder = tmp_path / "run"
+    resumed_is_uninterrupted(monkeypatch, everything, uninterrupted, folder, kind, number)
+
+
+@pytest.mark.every_case
+@pytest.mark.parametrize("kind, number", points(30, seed=1))
+def test_a_run_that_ends_at_thirty_points_goes_on(
+    monkeypatch, everything, uninterrupted, tmp_path, kind, number
+):
+    folder = tmp_path / "run"
+    resumed_is_uninterrupted(monkeypatch, everything, uninterrupted, folder, kind, number)
+
+
+def test_two_processes_are_killed_and_go_on_and_one_goes_on_for_two(everything, tmp_path):
+    options = dict(everything, accumulation=1, lora_rank=None, lora_dropout=0.0)
+    plain, broken, alone = (dict(options, output_dir=str(tmp_path / name)) for name in "abc")
+    (tmp_path / "killed.py").write_text(SCRIPT)
+    launch(2, "finetune", plain)
+    with pytest.raises(AssertionError, match="SIGKILL|exitcode"):
+        torchrun(2, str(tmp_path / "killed.py"), json.dumps([broken, 7, 9]))
+    (tmp_path / "b").rename(tmp_path / "kept")
+    (tmp_path / "b").symlink_to(tmp_path / "kept")  # another spelling of the path
+    launch(2, "finetune", dict(broken, resume=True))
+    a, b = weights(tmp_path / "a"), weights(tmp_path / "b")
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    keys = ("order", "lr", "loss")
+    assert rows(tmp_path / "a", *keys) == rows(tmp_path / "b", *keys)
+    with pytest.raises(AssertionError, match="SIGKILL|exitcode"):
+        torchrun(2, str(tmp_path / "killed.py"), json.dumps([alone, 7, 9]))
+    with pytest.raises(UsageError, match="batch_size was 2, is 1.*global_batch was 4, is 1"):
+        finetune(**dict(alone, batch_size=1), resume=True)
+    finetune(**alone, resume=True)  # with as many clips in a step
+    assert rows(tmp_path / "c", "order", "lr") == rows(tmp_path / "a", "order", "lr")
+    np.testing.assert_allclose(
+        rows(tmp_path / "c", "loss"), rows(tmp_path / "a", "loss"), atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("number, status", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_writes_a_checkpoint_and_ends_with_its_status(
+    two_classes, tmp_path, number, status
+):
+    folder = tmp_path / "run"
+    options = dict(FAST, train_data=two_classes, output_dir=folder, num_workers=1)
+    command = [sys.executable, "-m", "lvt_ff", "finetune", "--epochs=10000"]
+    flags = {**options, "model_args": json.dumps(ARGS), "cpu": "true"}
+    flags.pop("epochs")
+    command += [f"--{name}={value}" for name, value in flags.items()]
+    run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    end = time.monotonic() + 60
+    log = folder / "steps.jsonl"
+    while not (log.exists() and log.read_text().count("\n") > 2):
+        assert run.poll() is None and time.monotonic() < end, run.stderr.read()
+        time.sleep(0.05)
+    run.send_signal(number)
+    error = run.communicate(timeout=60)[1]
+    assert run.returncode == status
+    assert "stopped after step" in error and "--resume" in error and "Traceback" not in error
+    assert list((folder / "checkpoints").glob("step_*"))
+    assert {path.name for path in folder.iterdir()} == {"checkpoints", "steps.jsonl"}
+
+
+def test_steps_are_on_disk_while_a_run_lasts(monkeypatch, two_classes, tmp_path):
+    folder, seen = tmp_path / "run", []
+    monkeypatch.setattr(
+        loop.TrainingLoop,
+        "_after_step",
+        lambda self, done, *_: seen.append(len(rows(folder, "lr"))),
+    )
+    with pytest.raises(TypeError):  # no evaluation has said what is best
+        finetune(**FAST, train_data=two_classes, output_dir=folder)
+    assert seen == [*range(1, 16)]
+
+
+def test_settings_that_change_nothing_may_change(two_classes, tmp_path, capsys):
+    options = dict(FAST, train_data=two_classes, output_dir=tmp_path / "run", epochs=1)
+    finetune(**options)
+    (tmp_path / "elsewhere").symlink_to(two_classes)
+    changes = dict(
+        train_data=tmp_path / "elsewhere" / ".." / "elsewhere",
+        num_workers=1,
+        tracker="csv",
+        max_bad_fraction=0.5,
+        save_minutes=5.0,
+        keep_best=3,
+    )
+    results = finetune(**options | changes, resume=True)
+    assert results["changes"] == []
+
+
+def test_more_epochs_go_on_and_are_told(two_classes, tmp_path, capsys):
+    options = dict(FAST, train_data=two_classes, output_dir=tmp_path / "run")
+    finetune(**dict(options, epochs=1))
+    results = finetune(**dict(options, epochs=2), resume=True)
+    assert results["changes"] == ["from step 6 on: epochs was 1, is 2"]
+    assert "changed from step 6 on: epochs was 1, is 2" in capsys.readouterr().out
+    assert len(rows(tmp_path / "run", "lr")) == 10
+    with pytest.raises(UsageError, match="10 steps are done, and --epochs asks for 5"):
+        finetune(**dict(options, epochs=1), resume=True)
+
+
+def test_changes_of_what_is_computed_need_to_be_allowed_and_are_kept(two_classes, tmp_path):
+    options = dict(FAST, train_data=two_classes, output_dir=tmp_path / "run")
+    finetune(**dict(options, epochs=1))
+    changed = dict(options, epochs=2, lr=1e-4)
+    with pytest.raises(UsageError, match="lr was 0.001, is 0.0001. Use the same"):
+        finetune(**changed, resume=True)
+    results = finetune(**changed, resume=True, allow_changes=True)
+    assert results["changes"] == ["from step 6 on: lr was 0.001, is 0.0001, epochs was 1, is 2"]
+    assert rows(tmp_path / "run", "lr")[-1][0] < 1e-4
+
+
+def test_the_checkpoint_before_the_last_can_be_gone_on_from(two_classes, tmp_path):
+    options = dict(FAST, train_data=two_classes, output_dir=tmp_path / "run", save_steps=1)
+    finetune(**options)
+    last = checkpoint.last_checkpoint(tmp_path / "run/checkpoints")
+    before = weights(tmp_path / "run")
+    (last / "model.safetensors").write_bytes(b"")
+    with pytest.raises(Failure, match="delete it to go on from step_00000014"):
+        finetune(**options, resume=True)
+    for file in last.iterdir():
+        file.unlink()
+    last.rmdir()
+    finetune(**options, resume=True)
+    assert all(torch.equal(before[n], t) for n, t in weights(tmp_path / "run").items())
+
+
+def test_evaluation_data_that_come_later_are_evaluated(two_classes, tmp_path):
+    options = dict(FAST, train_data=two_classes, output_dir=tmp_path / "run", epochs=1)
+    finetune(**options)
+    results = finetune(**options, eval_data=two_classes, resume=True)
+    assert results["best"]["eval_num_listed"] == 10 and len(results["epochs"]) == 1
+    assert "10 of 10" in (tmp_path / "run/README.md").read_text()
+    results = finetune(**options, resume=True)
+    assert "eval_top1" not in results["best"]
