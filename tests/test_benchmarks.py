@@ -164,5 +164,5 @@ def test_the_script_of_gpu_runs_asks_for_what_there_is(tmp_path):
     assert names == ["bf16", "fp16", "fsdp2", "find_batch_size"]
     assert [options["mixed_precision"] for options in asked] == ["bf16", "fp16", None, "bf16"]
     launch = launch_command_parser().parse_args(words[3][2:])
-    assert launch.use_fsdp and launch.fsdp_version == 2 and launch.mixed_precision == "bf16"
+    assert launch.use_fsdp and str(launch.fsdp_version) == "2" and launch.mixed_precision == "bf16"
     assert launch.training_script == "benchmarks/finetune.py"

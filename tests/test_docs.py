@@ -16,6 +16,7 @@ from conftest import random_frames, torchrun
 from hub_server import TOKEN
 from image_models import timm_model
 from safetensors.torch import save_file
+from torch.distributed.run import get_args_parser
 
 import lvt_ff
 from lvt_ff.ablation.report import markdown, shown_accuracies
@@ -44,6 +45,16 @@ SMALLER = {
     "lvt-ff evaluate ": "lvt-ff evaluate --num_workers 0 ",
     "--clips 10 --crops 3": "--clips 2",
 }
+# Commands for several processes, in the same ones, as they take long to start.
+TOGETHER = """
+import json, sys, torch
+from accelerate.state import AcceleratorState
+from lvt_ff.cli import main
+torch.distributed.destroy_process_group = lambda: None
+for words in json.loads(sys.argv[1]):
+    assert main(words) == 0, words
+    AcceleratorState._reset_state(reset_partial_state=True)
+"""
 # Other tests run these: installation is what CI does, others have their own tests.
 ELSEWHERE = r"pip |lvt-ff demo$|lvt-ff app --model \w+$|lvt-ff benchmark .*--(curve|table8)\b"
 
@@ -144,6 +155,7 @@ def test_commands_run_one_after_the_other(page, workplace, hub, capsys, monkeypa
         timm.models.save_for_hf(vit, "hub_copy", safe_serialization=True)
         hub.publish("timm/vit_tiny_patch16_224.augreg_in21k", Path("hub_copy"))
         save_file(vit.state_dict(), "weights.safetensors")
+    together = []
     for line in lines:
         if re.match(ELSEWHERE, line):
             continue
@@ -154,7 +166,9 @@ def test_commands_run_one_after_the_other(page, workplace, hub, capsys, monkeypa
             assert words[2:4] == ["-m", "lvt_ff"]
             words[:4] = ["lvt-ff"]
         if words[0] == "torchrun":
-            torchrun(int(words[2]), *words[3:])
+            launched = get_args_parser().parse_args(words[1:])
+            assert launched.module and launched.training_script == "lvt_ff"
+            together.append(launched.training_script_args)
             continue
         if words[0] == "python":
             args = [*words[1:], "--model", "test_lvt_ff", "--epochs", "1"]
@@ -164,6 +178,9 @@ def test_commands_run_one_after_the_other(page, workplace, hub, capsys, monkeypa
         else:
             assert words[0] == "lvt-ff"
             assert main(words[1:]) == 0, f"{line}: {capsys.readouterr().err}"
+    if together:
+        Path("together.py").write_text(TOGETHER)
+        torchrun(2, "together.py", json.dumps(together))
 
 
 def test_examples_leave_models_that_load(workplace, monkeypatch):

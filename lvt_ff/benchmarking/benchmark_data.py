@@ -21,7 +21,6 @@ from lvt_ff.video.decoders import Decoder
 __all__ = ["benchmark_data"]
 
 _MEAN = _STD = 0.5  # their values do not change the speed
-_SCALE_JITTER = (256 / 224, 320 / 224)
 
 
 @command(
@@ -93,7 +92,7 @@ def benchmark_data(
     transform = EvalTransform(size, size, _MEAN, _STD, "bicubic")
     dataset = TrainDataset(
         videos,
-        TrainTransform(transform, _SCALE_JITTER, hflip=0),
+        TrainTransform(transform),
         num_frames=num_frames,
         sampling=sampling,
         stride=stride,

@@ -29,13 +29,13 @@ class Lane(NamedTuple):
     Args:
         name: "decoder", "reader" or "loader".
         dataset: its clips.
-        batch_size: of them.
+        batches: keys of them, in turn.
         collate: makes a batch of them.
     """
 
     name: str
     dataset: Dataset
-    batch_size: int
+    batches: list[list]
     collate: Callable[[list], Any]
 
 
@@ -65,19 +65,6 @@ class _ReadClips(Dataset):
     def __getitem__(self, index: int) -> int:
         source = self._videos.source(index)
         return len(read_frames(source, self._indices[index], **self._options).frames)
-
-
-class _FirstEpoch(Dataset):
-    """A training dataset, asked by place."""
-
-    def __init__(self, dataset: TrainDataset):
-        self._dataset = dataset
-
-    def __len__(self) -> int:
-        return len(self._dataset)
-
-    def __getitem__(self, index: int) -> dict:
-        return self._dataset[0, index]
 
 
 def readable_videos(
@@ -152,10 +139,18 @@ def measure_loading(
             (decoder, path, chosen)
             for (_, decoder), path, chosen in zip(facts, paths, indices, strict=True)
         ]
+        rows = range(len(videos))
+        keys = [(0, row) for row in rows]  # of the first epoch
+        batches = [keys[start:][:batch_size] for start in rows[::batch_size]]
         lanes = [
-            Lane("decoder", _BareClips(tasks), 1, len),
-            Lane("reader", _ReadClips(videos, indices, dataset.read_options), 1, len),
-            Lane("loader", _FirstEpoch(dataset), batch_size, collate),
+            Lane("decoder", _BareClips(tasks), [[row] for row in rows], len),
+            Lane(
+                "reader",
+                _ReadClips(videos, indices, dataset.read_options),
+                [[row] for row in rows],
+                len,
+            ),
+            Lane("loader", dataset, batches, collate),
         ]
         rounds = _take_turns(lanes, num_workers, repeats)
     found = {}
@@ -175,7 +170,7 @@ def _take_turns(lanes: list[Lane], num_workers: int, repeats: int) -> list[dict[
     loaders = {
         lane.name: DataLoader(
             lane.dataset,
-            batch_size=lane.batch_size,
+            batch_sampler=lane.batches,
             collate_fn=lane.collate,
             num_workers=num_workers,
             persistent_workers=num_workers > 0,

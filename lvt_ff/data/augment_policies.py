@@ -50,7 +50,7 @@ def check_policy(policy: str) -> None:
     if name not in _SECTIONS:
         raise ValueError(
             f"--auto_augment has no policy {shortened(policy, 60)!r}: choose from "
-            f"{', '.join(_SECTIONS)}, such as rand-m7-n4-mstd0.5-inc1."
+            f"none, {', '.join(_SECTIONS)}, such as rand-m7-n4-mstd0.5-inc1."
         )
     known, seen = _SECTIONS[name], set()
     for section in sections:
@@ -69,33 +69,36 @@ class ClipPolicy:
 
     Args:
         policy: a name that `check_policy` takes.
-        size: pixels (H, W) of the clips.
-        mean: per channel, of pixels between 0 and 1; the colour of what moves into the frame.
+        mean: per channel or for all, of pixels between 0 and 1: the colour of what moves into the
+            frame.
         interpolation: of operations that move pixels, a name in `INTERPOLATIONS`.
     """
 
-    def __init__(
-        self, policy: str, size: tuple[int, int], mean: Sequence[float], interpolation: str
-    ):
+    def __init__(self, policy: str, mean: Sequence[float], interpolation: str):
         check_policy(policy)
-        fill = tuple(min(255, round(255 * value)) for value in mean)
-        if policy == "trivial":
+        fill = tuple(min(255, round(255 * float(value))) for value in np.broadcast_to(mean, 3))
+        self._takes_clips = policy == "trivial"
+        if self._takes_clips:
             mode = _TRIVIAL_MODES.get(interpolation, InterpolationMode.BILINEAR)
             self._change = v2.TrivialAugmentWide(interpolation=mode, fill=list(fill))
         else:
-            self._change = _FrameByFrame(_timm_policy(policy, size, fill, interpolation))
+            self._change = _timm_policy(policy, fill, interpolation)
 
     def __call__(self, clip: Tensor, rng: np.random.Generator) -> Tensor:
-        """A changed clip (T, C, H, W) uint8, with draws from `rng`."""
+        """A changed clip (T, 3, H, W) uint8, with draws from `rng`."""
         seed = int(rng.integers(2**32))
-        if isinstance(self._change, _FrameByFrame):
-            return self._change(clip, seed)
-        with _global_draws(seed):
-            return self._change(clip)
+        if self._takes_clips:
+            with _global_draws(seed):
+                return self._change(clip)
+        frames = []
+        for frame in clip.permute(0, 2, 3, 1).numpy():
+            with _global_draws(seed):
+                frames.append(np.asarray(self._change(Image.fromarray(frame))))
+        return torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2)
 
 
 def _timm_policy(
-    policy: str, size: tuple[int, int], fill: tuple[int, ...], interpolation: str
+    policy: str, fill: tuple[int, ...], interpolation: str
 ) -> Callable[[Image.Image], Image.Image]:
     # Here, as timm takes seconds to load, and lists of videos are read without it.
     from timm.data.auto_augment import (
@@ -104,27 +107,9 @@ def _timm_policy(
         rand_augment_transform,
     )
 
-    options = dict(
-        translate_const=int(min(size) * 0.45),
-        img_mean=fill,
-        interpolation=Image.Resampling[interpolation.upper()],
-    )
+    options = dict(img_mean=fill, interpolation=Image.Resampling[interpolation.upper()])
     makers = dict(rand=rand_augment_transform, augmix=augment_and_mix_transform)
     return makers.get(policy.split("-")[0], auto_augment_transform)(policy, options)
-
-
-class _FrameByFrame:
-    """An image transform that draws from the global generators, with the same draws every frame."""
-
-    def __init__(self, change: Callable[[Image.Image], Image.Image]):
-        self.change = change
-
-    def __call__(self, clip: Tensor, seed: int) -> Tensor:
-        changed = []
-        for frame in clip.permute(0, 2, 3, 1).numpy():
-            with _global_draws(seed):
-                changed.append(np.asarray(self.change(Image.fromarray(frame))))
-        return torch.from_numpy(np.stack(changed)).permute(0, 3, 1, 2)
 
 
 @contextmanager

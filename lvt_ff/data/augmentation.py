@@ -42,7 +42,8 @@ class Augmentation:
         color_jitter: Brightness, contrast and saturation change by factors up to this far from 1,
             in random order.
         auto_augment: Random operations by timm's or torchvision's name: rand-m7-n4-mstd0.5-inc1
-            (RandAugment), original, originalr, v0, v0r, 3a (AutoAugment), augmix-m3-w3, trivial.
+            (RandAugment), original, originalr, v0, v0r, 3a (AutoAugment), augmix-m3-w3, trivial;
+            none turns the recipe's off.
         random_erasing: Probability that a random box is covered, the same one in all frames.
         erasing_mode: What covers the box: random pixels (if not given), one random colour, or the
             mean colour (const).
@@ -59,7 +60,7 @@ class Augmentation:
     hflip: ClosedUnitInterval = 0.0
     hflip_swap: bool = False
     color_jitter: NonNegativeFloat = 0.0
-    auto_augment: str | None = None
+    auto_augment: str = "none"
     random_erasing: ClosedUnitInterval = 0.0
     erasing_mode: Literal["pixel", "rand", "const"] = "pixel"
     mixup: NonNegativeFloat = 0.0
@@ -72,16 +73,8 @@ class Augmentation:
             values = getattr(self, name)
             if values is not None and values[0] > values[1]:
                 raise ValueError(f"--{name} takes the smaller {what} first, got {tuple(values)}.")
-        if self.auto_augment is not None:
+        if self.auto_augment != "none":
             check_policy(self.auto_augment)
-        if self.crop_scale and self._is_set("scale_jitter"):
-            raise ValueError("--crop_scale takes the place of --scale_jitter: leave one out.")
-        for name, others in _PARTS.items():
-            if self._is_set(name) and not any(map(self._is_set, others)):
-                needed = " or ".join(f"--{other}" for other in others)
-                raise ValueError(f"--{name} has an effect only with {needed}: set that too.")
-        if self._is_set("mixup_switch_prob") and not (self.mixup and self.cutmix):
-            raise ValueError("--mixup_switch_prob has an effect only with --mixup and --cutmix.")
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> "Augmentation":
@@ -102,7 +95,26 @@ class Augmentation:
                 "are mixed within one forward pass."
             )
 
+    def check_effects(self, asked: Mapping[str, Any]) -> None:
+        """Raise ValueError for an option that was asked for and, beside the others, does nothing.
+
+        Args:
+            asked: options by name, without a recipe's; None for those that were left out.
+        """
+        asked = {name for name, value in asked.items() if value is not None and self._is_set(name)}
+        if {"crop_scale", "scale_jitter"} <= asked:
+            raise ValueError("--crop_scale takes the place of --scale_jitter: leave one out.")
+        for name, others in _PARTS.items():
+            if name in asked and not any(map(self._is_set, others)):
+                needed = " or ".join(f"--{other}" for other in others)
+                raise ValueError(f"--{name} has an effect only with {needed}: set that too.")
+        if "mixup_switch_prob" in asked and not (self.mixup and self.cutmix):
+            raise ValueError("--mixup_switch_prob has an effect only with --mixup and --cutmix.")
+
     def _is_set(self, name: str) -> bool:
-        (default,) = (field.default for field in fields(self) if field.name == name)
-        value = getattr(self, name)
-        return (tuple(value) if isinstance(value, list) else value) != default
+        """Whether an option has another value than its default; False for names of others."""
+        for field in fields(self):
+            if field.name == name:
+                value = getattr(self, name)
+                return (tuple(value) if isinstance(value, list) else value) != field.default
+        return False

@@ -4,8 +4,10 @@ What is drawn for a clip is a function of (seed, epoch, place in the list, repea
 resumed run, any number of workers and any number of processes see the same clips.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -30,12 +32,23 @@ __all__ = [
 
 _REPLACEMENTS = 10  # clips tried in place of one that cannot be read
 
+Key = tuple[int, int] | tuple[int, int, int]  # epoch, place in the list, and which of its clips
+
+
+class _Read(NamedTuple):
+    """A clip as it is in its file; the place of its video, what draws for it, and failures."""
+
+    index: int
+    clip: ReadClip
+    rng: np.random.Generator
+    failures: list[tuple[str, str]]
+
 
 class TrainDataset(Dataset):
     """Random clips; a file that cannot be read is replaced by another, damage is reported.
 
-    The label of an item is a class number or a number, or where a video may have several labels an
-    array of 0 or 1 for each class, in which labels that hold during a part of the video only count
+    The label of an item is a class number or a number, or where a video may have several labels a
+    list of 0 or 1 for each class, in which labels that hold during a part of the video only count
     for the clips that show some of it.
 
     Args:
@@ -76,7 +89,21 @@ class TrainDataset(Dataset):
     def __len__(self) -> int:
         return len(self.videos)
 
-    def __getitem__(self, key: tuple[int, int] | tuple[int, int, int]) -> dict:
+    def __getitem__(self, key: Key) -> dict:
+        return self._item(self._read(key))
+
+    def __getitems__(self, keys: Sequence[Key]) -> list[dict]:
+        """Items of a batch: while a clip is augmented here, a decoder process reads the next."""
+        items = []
+        with ThreadPoolExecutor(1) as reader:
+            reading = reader.submit(self._read, keys[0])
+            for key in keys[1:]:
+                read, reading = reading.result(), reader.submit(self._read, key)
+                items.append(self._item(read))
+            items.append(self._item(reading.result()))
+        return items
+
+    def _read(self, key: Key) -> _Read:
         index = key[1]
         failures = []
         rng = np.random.default_rng((self.seed, *key))  # where a 0 at the end is as good as none
@@ -95,16 +122,20 @@ class TrainDataset(Dataset):
                 rng.bit_generator.state = before  # whether frames were chosen or not
                 index = int(rng.integers(len(self)))
                 continue
-            pixels, label = self._augmented(clip.frames, self._label(index, clip), rng)
-            return dict(
-                clip=pixels,
-                label=label if label.ndim else label.item(),
-                path=self.videos.paths[index],
-                failures=failures,
-                damage=_damage(self.videos.paths[index], clip.damage),
-            )
+            return _Read(index, clip, rng, failures)
         raise VideoReadError(
             f"{_REPLACEMENTS} videos in a row could not be read; the last: {failures[-1][1]}"
+        )
+
+    def _item(self, read: _Read) -> dict:
+        index, clip, rng, failures = read
+        pixels, label = self._augmented(clip.frames, self._label(index, clip), rng)
+        return dict(
+            clip=pixels,
+            label=label.tolist(),
+            path=self.videos.paths[index],
+            failures=failures,
+            damage=_damage(self.videos.paths[index], clip.damage),
         )
 
     def _label(self, index: int, clip: ReadClip) -> np.ndarray:

@@ -159,8 +159,8 @@ class TrainTransform:
     def __init__(self, like: EvalTransform, augmentation: Augmentation | None = None):
         self.like = like
         self.augmentation = augmentation or Augmentation()
-        policy = self.augmentation.auto_augment
-        self._policy = policy and ClipPolicy(policy, like.crop_size, like.mean, like.interpolation)
+        name = self.augmentation.auto_augment
+        self._policy = None if name == "none" else ClipPolicy(name, like.mean, like.interpolation)
 
     def __call__(
         self, frames: np.ndarray, rng: np.random.Generator, may_flip: bool = True

@@ -2,18 +2,31 @@
 
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+from accelerate.utils import (
+    DistributedType,
+    FullyShardedDataParallelPlugin,
+    InitProcessGroupKwargs,
+    KwargsHandler,
+)
+from torch.distributed import PrefixStore, Store
+from torch.distributed.constants import default_pg_timeout
 from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy
+from torch.distributed.rendezvous import register_rendezvous_handler, rendezvous
 
 from lvt_ff.utils.errors import UsageError
 
-__all__ = ["check_engine", "check_launch", "shard_on_cpu", "sharding_plugin"]
+__all__ = ["check_engine", "check_launch", "shard_on_cpu", "sharding_plugin", "start_handlers"]
 
 _WHOLE = (DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CPU)
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_SCHEME = "lvtff"  # of the addresses by which processes find each other
 # What launchers of several processes tell each of them.
 _WORLDS = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 
@@ -32,6 +45,30 @@ def check_launch() -> None:
             "says. For two: `torchrun --nproc_per_node 2 -m lvt_ff finetune … --cpu`; for one: "
             "`lvt-ff finetune … --cpu`, without MASTER_ADDR in the environment."
         )
+
+
+def start_handlers() -> list[KwargsHandler]:
+    """What an Accelerator is told of processes that torchrun has started anew.
+
+    On one machine it keeps the store by which they find each other, with the addresses of the
+    ended ones in it, for which the new ones would wait for ever. On several, its machines do not
+    count alike: there TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 keeps torchrun from it.
+    """
+    env = os.environ
+    if env.get("TORCHELASTIC_RESTART_COUNT", "0") == "0" or env.get("GROUP_WORLD_SIZE") != "1":
+        return []
+    with suppress(RuntimeError):  # it is registered already
+        register_rendezvous_handler(_SCHEME, _meet_anew)
+    return [InitProcessGroupKwargs(init_method=f"{_SCHEME}://")]
+
+
+def _meet_anew(
+    _url: str, timeout: timedelta = default_pg_timeout, **_: Any
+) -> Iterator[tuple[Store, int, int]]:
+    """A store of this start's own within torchrun's, rank, and number of processes."""
+    start = os.environ["TORCHELASTIC_RESTART_COUNT"]
+    for store, rank, num_processes in rendezvous("env://", timeout=timeout):
+        yield PrefixStore(f"start_{start}", store), rank, num_processes
 
 
 def sharding_plugin() -> FullyShardedDataParallelPlugin:
@@ -84,9 +121,7 @@ def check_engine(accelerator: Accelerator) -> None:
     # Every process has loaded the weights already.
     plugin.cpu_ram_efficient_loading = False
     if accelerator.mixed_precision in _DTYPES:
-        # accelerate's own would sum gradients and return scores in half precision too.
+        # accelerate's own would sum gradients over processes in half precision too.
         plugin.mixed_precision_policy = MixedPrecisionPolicy(
-            param_dtype=_DTYPES[accelerator.mixed_precision],
-            reduce_dtype=torch.float32,
-            output_dtype=torch.float32,
+            param_dtype=_DTYPES[accelerator.mixed_precision], reduce_dtype=torch.float32
         )

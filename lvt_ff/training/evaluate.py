@@ -25,7 +25,7 @@ from lvt_ff.hf.scores import score_function
 from lvt_ff.hub.card_results import add_evaluation
 from lvt_ff.hub.model_folder import load_folder
 from lvt_ff.hub.resolve import is_repository, local_folder, origin
-from lvt_ff.training.engine import check_launch
+from lvt_ff.training.engine import check_launch, start_handlers
 from lvt_ff.training.evaluation_report import print_report, score_table, write_report
 from lvt_ff.training.measures import class_rows, confidence_intervals, measure, scores_of
 from lvt_ff.training.partial_scores import PartialScores
@@ -355,7 +355,9 @@ def make_accelerator(mixed_precision: str | None, cpu: bool, **options) -> Accel
     """An Accelerator that does what was asked, or UsageError."""
     check_launch()
     try:
-        accelerator = Accelerator(mixed_precision=mixed_precision, cpu=cpu, **options)
+        accelerator = Accelerator(
+            mixed_precision=mixed_precision, cpu=cpu, kwargs_handlers=start_handlers(), **options
+        )
     except (ImportError, ValueError) as error:
         raise UsageError(
             f"--mixed_precision {mixed_precision} is not available here: {error}"

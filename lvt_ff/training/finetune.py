@@ -227,7 +227,8 @@ def finetune(
         cpu: Use the CPU where there is a GPU.
     """
     options = dict(locals())
-    options = SimpleNamespace(**options, **options.pop("augmentation"))
+    options |= options.pop("augmentation")
+    options = SimpleNamespace(**options)
     options.output_dir = Path(output_dir)
     with usage():
         check_options(options)

@@ -159,12 +159,13 @@ def prepared_run(options: SimpleNamespace) -> Run:
     """Load data and model, choose the recipe, start the engine; raises ValueError or UsageError."""
     start = options.model if is_variant(options.model) else local_folder(options.model)
     videos, eval_videos = load_videos(options, start)
-    asked_warmup = options.warmup_epochs
+    asked, asked_warmup = dict(vars(options)), options.warmup_epochs
     trained = starts_trained(options)
     name = chosen_recipe(options.recipe, len(videos), trained)
     recipe = dict(load_recipe(name), name=name)
     take_recipe(options, {key: value for key, value in recipe.items() if key != "name"})
     augmentation = Augmentation.from_options(vars(options))
+    augmentation.check_effects(asked)
     vars(options).update(asdict(augmentation))
     network, processor, origin = _build_network(options, start, videos)
     options.loss = options.loss or ("bce" if videos.labels.ndim == 2 else "cross_entropy")

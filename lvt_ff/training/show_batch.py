@@ -10,8 +10,10 @@ import torch
 from lvt_ff.data import (
     MAX_PIXELS,
     Augmentation,
+    DataFormat,
     Decoder,
     EvalTransform,
+    Missing,
     OnDamage,
     TrainDataset,
     TrainTransform,
@@ -53,6 +55,10 @@ def show_batch(
     output_file: Path = Path("batch.png"),
     columns: PositiveInt = 8,
     *,
+    data_format: DataFormat = "auto",
+    video_root: Path | None = None,
+    missing: Missing = "fail",
+    class_file: Path | None = None,
     recipe: Recipe = "auto",
     pretrained: bool | None = None,
     num_frames: PositiveInt | None = None,
@@ -75,10 +81,17 @@ def show_batch(
     process and no accumulation, with the colours that pixels have before they are normalised.
 
     Args:
-        train_data: Folder with one subfolder per class, or CSV file with the columns path,label.
+        train_data: Folder with one subfolder per class, or file that lists videos, as
+            `lvt-ff finetune` takes it.
         model: Variant, model folder, or ORG/NAME[@REVISION] on the Hub: the size of its clips.
         output_file: PNG file to write.
         columns: Frames to draw of each clip, evenly from its first to its last.
+        data_format: Format of train_data; auto recognises it.
+        video_root: Folder that listed videos lie in; that of the list if not given.
+        missing: What is done with videos that are listed and not on disk: end here (fail), or leave
+            them out (skip).
+        class_file: File with the names of the classes in order, one a line or JSON, for lists that
+            have only numbers, or not all classes.
         recipe: Values of the options below that are not given, as in `lvt-ff finetune`.
         pretrained: Whether a variant starts from trained weights, for the recipe auto; null where
             it has any.
@@ -99,14 +112,17 @@ def show_batch(
             (skip), or count them as files that cannot be read (raise).
     """
     options = dict(locals(), eval_data=None, output_file=Path(output_file))
-    options = SimpleNamespace(**options, **options.pop("augmentation"))
+    options |= options.pop("augmentation")
+    options = SimpleNamespace(**options)
     with usage():
         check_output_file(options.output_file, "--output_file")
         start = model if is_variant(model) else local_folder(model)
         videos, _ = load_videos(options, start)
+        asked = dict(vars(options))
         values = load_recipe(chosen_recipe(recipe, len(videos), starts_trained(options)))
         take_recipe(options, {name: values[name] for name in values.keys() & vars(options)})
         drawn = Augmentation.from_options(vars(options))
+        drawn.check_effects(asked)
         drawn.check_batch_size(options.batch_size)
         processor = _processor(options, start)
     if warning := flip_warning(videos.class_names, drawn):
@@ -171,7 +187,7 @@ def _batch(
     batches.first_step = (options.epoch - 1) * batches.steps_per_epoch
     batch = collate([dataset[key] for key in next(iter(batches))])
     transform = BatchTransform(like, augmentation, num_classes, options.seed)
-    labels = torch.tensor(batch["label"])
+    labels = torch.as_tensor(np.array(batch["label"]))
     clips, targets = transform(batch["clip"], labels, batches.first_step, 0)
     return dict(batch, clip=clips, target=targets)
 

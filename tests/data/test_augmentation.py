@@ -228,6 +228,10 @@ def test_one_option_leaves_what_others_draw():
         whole = augmented(frames, seed, **EVERYTHING | dict(random_erasing=0.0))
         erased = augmented(frames, seed, **EVERYTHING | dict(random_erasing=1.0))
         box_of((whole != erased).any(1)[0])
+        cuts = dict(crop_scale=(0.3, 1.0), color_jitter=0.4)
+        black = np.zeros((1, 60, 90, 3), dtype=np.uint8)  # which colours and cuts do not change
+        boxes = [augmented(black, seed, random_erasing=1.0, **more) for more in ({}, cuts)]
+        assert torch.equal(*boxes) and boxes[0].any()
         flips = (augmented(frames, seed, color_jitter=0.4, hflip=hflip) for hflip in (0.0, 1.0))
         torch.testing.assert_close(next(flips), next(flips).flip(-1), atol=1, rtol=0)
 
@@ -243,11 +247,13 @@ def test_draws_follow_from_the_generator_and_leave_the_global_ones():
 
 
 def test_a_clip_has_memory_of_its_own():
-    frames = random_frames(2, 32, 32)
+    frames = np.ascontiguousarray(random_frames(2, 32, 32))  # as readers give them
+    before = frames.copy()
     clip = augmented(frames, scale_jitter=(1.0, 1.0))  # neither resized nor cut
     assert torch.equal(clip, as_clip(frames)) and clip.is_contiguous()
     clip.zero_()
-    assert frames.any()
+    augmented(frames, scale_jitter=(1.0, 1.0), random_erasing=1.0)
+    assert np.array_equal(frames, before)
 
 
 @pytest.mark.parametrize(
@@ -256,24 +262,42 @@ def test_a_clip_has_memory_of_its_own():
         (dict(scale_jitter=(2.0, 1.0)), "--scale_jitter takes the smaller factor first"),
         (dict(crop_scale=(1.0, 0.5)), "--crop_scale takes the smaller share first"),
         (dict(crop_scale=(0.5, 1.0), crop_ratio=(2, 1)), "--crop_ratio takes the smaller ratio"),
+        (dict(auto_augment="randaugment"), "--auto_augment has no policy 'randaugment'"),
+    ],
+)
+def test_options_out_of_order_or_unknown_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        Augmentation(**options)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
         (dict(crop_scale=(0.5, 1.0), scale_jitter=(1.0, 2.0)), "--crop_scale takes the place of"),
         (dict(crop_ratio=(1.0, 1.0)), "--crop_ratio has an effect only with --crop_scale"),
         (dict(hflip_swap=True), "--hflip_swap has an effect only with --hflip"),
         (dict(erasing_mode="const"), "--erasing_mode has an effect only with --random_erasing"),
         (dict(mixup_prob=0.5), "--mixup_prob has an effect only with --mixup or --cutmix"),
         (dict(mixup=1.0, mixup_switch_prob=0.3), "only with --mixup and --cutmix"),
-        (dict(auto_augment="randaugment"), "--auto_augment has no policy 'randaugment'"),
     ],
 )
-def test_options_that_do_not_go_together_are_refused(options, message):
+def test_options_that_change_nothing_are_refused_if_asked_for(options, message):
+    merged = Augmentation.from_options(options)
     with pytest.raises(ValueError, match=message):
-        Augmentation(**options)
+        merged.check_effects(options)
+    merged.check_effects(dict.fromkeys(options))  # they are the recipe's
+    merged.check_effects(dict(lr=0.1, hflip=0.0))
+    needed = dict(hflip=0.5, random_erasing=0.5, mixup=0.5, cutmix=0.5, crop_scale=(0.1, 1.0))
+    if "scale_jitter" not in options:
+        Augmentation(**needed | options).check_effects(options)
 
 
-def test_options_as_a_recipe_holds_them_are_taken():
-    defaults = Augmentation()
-    given = Augmentation(scale_jitter=list(defaults.scale_jitter), crop_scale=[0.5, 1.0])
-    assert given.crop_scale == [0.5, 1.0]
+def test_options_are_taken_from_among_others():
+    options = dict(lr=0.1, hflip=0.5, mixup=None, scale_jitter=[1.0, 1.2])
+    assert Augmentation.from_options(options) == Augmentation(hflip=0.5, scale_jitter=[1.0, 1.2])
+    defaults = list(Augmentation().scale_jitter)
+    options = dict(scale_jitter=defaults, crop_scale=[0.5, 1.0])  # as a file of settings has them
+    Augmentation(**options).check_effects(options)
 
 
 def test_mixing_needs_two_clips():

@@ -238,7 +238,7 @@ def test_labels_of_a_training_clip_are_those_of_its_time(stairs):
 
 def test_labels_are_of_their_kind(stairs):
     write(stairs / "several.csv", "path,labels\na.mp4,x|z\nb.mp4,y\n")
-    assert stair_set(stairs / "several.csv")[0, 0]["label"].tolist() == [1, 0, 1]
+    assert stair_set(stairs / "several.csv")[0, 0]["label"] == [1, 0, 1]
     assert stair_set(stairs / "whole.csv")[0, 1]["label"] == 1
     write(stairs / "numbers.csv", "path,label\na.mp4,0.5\nb.mp4,-3\n")
     values = load_video_list(stairs / "numbers.csv", task="regression")

@@ -57,7 +57,7 @@ def members(folder: Path) -> dict[str, bytes]:
 
 
 def train_items(videos) -> list[dict]:
-    transform = TrainTransform(EvalTransform((24, 24), (24, 24), 0.5, 0.5, "bicubic"), (1, 1.3), 0)
+    transform = TrainTransform(EvalTransform((24, 24), (24, 24), 0.5, 0.5, "bicubic"))
     dataset = TrainDataset(
         videos, transform, num_frames=4, sampling="uniform", stride=1, seed=3, decoder="auto"
     )

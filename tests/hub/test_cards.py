@@ -3,6 +3,7 @@
 import inspect
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -118,6 +119,28 @@ def test_card_of_a_fine_tuned_folder_shows_its_own_figures(hub, fine_tuned):
     millions = sum(p.numel() for p in model.parameters()) / 1e6
     assert f"{millions:.2f} M with 2 classes" in card.text
     assert f"torch {torch.__version__.split('+')[0]}" in card.text
+
+
+def test_card_of_a_fine_tuned_folder_follows_its_evaluations(hub, fine_tuned, tmp_path):
+    folder, videos = tmp_path / "run", fine_tuned.parent / "videos"
+    shutil.copytree(fine_tuned, folder)
+
+    def rows():
+        card = ModelCard.load(folder / "README.md")
+        validate(card)
+        assert "![learning curve](curve.png)" in card.text and parts(card.text)[-1] == "Citation"
+        return [line for line in card.text.splitlines() if line.startswith("| videos |")]
+
+    def rows_after(*flags):
+        args = ["evaluate", "--model", str(folder), "--data", str(videos), "--num_workers", "0"]
+        assert main([*args, "--cpu", *flags]) == 0
+        return rows()
+
+    (before,) = rows()
+    (after,) = rows_after()  # the same videos with the same protocol
+    assert "–" in after and re.sub(r" \([\d.]+–[\d.]+\)", "", after) == before
+    more = rows_after("--clips", "2")
+    assert more[0] == after and "| 2 clips × 1 crop" in more[1] and len(more) == 2
 
 
 def test_snippet_of_a_pushed_card_runs(hub, fine_tuned, tmp_path, monkeypatch, capsys):

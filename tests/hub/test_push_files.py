@@ -23,6 +23,7 @@ MODEL = {
     "lvt_ff_import.py",
     "model.safetensors",
     "results.json",
+    "verification.safetensors",
     "video_preprocessor_config.json",
 }
 

@@ -5,8 +5,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+from torch.distributed import TCPStore
+from torch.distributed.rendezvous import rendezvous
 
-from lvt_ff.training.engine import check_engine, check_launch, sharding_plugin
+from lvt_ff.training.engine import check_engine, check_launch, sharding_plugin, start_handlers
 from lvt_ff.utils.errors import UsageError
 
 
@@ -73,8 +75,28 @@ def test_the_plugin_sums_gradients_in_float32_and_loads_nothing():
     taken = engine(DistributedType.FSDP, True, plugin)
     check_engine(taken)
     policy = taken.state.fsdp_plugin.mixed_precision_policy
+    assert policy.output_dtype is None  # the stem's and the blocks' too, where layers go on
     assert (policy.param_dtype, policy.reduce_dtype) == (torch.bfloat16, torch.float32)
     assert not taken.state.fsdp_plugin.cpu_ram_efficient_loading
+
+
+@pytest.mark.parametrize("count, machines, handled", [("0", "1", 0), ("1", "1", 1), ("1", "2", 0)])
+def test_processes_started_anew_meet_in_a_store_of_their_own(count, machines, handled, monkeypatch):
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    env = dict(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(store.port), RANK="1", WORLD_SIZE="2")
+    env |= dict(TORCHELASTIC_RESTART_COUNT=count, GROUP_WORLD_SIZE=machines)
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    handlers = start_handlers()
+    assert len(handlers) == handled
+    if handled:
+        start_handlers()  # for a second Accelerator
+        address = handlers[0].to_kwargs()["init_method"]
+        found, rank, world = next(rendezvous(address, 1, 2))
+        store.set("address", "of an ended process")
+        assert (rank, world) == (1, 2) and not found.check(["address"])
+        found.set("address", "new")
+        assert store.get("address") == b"of an ended process"
 
 
 def test_one_process_has_nobody_to_share_with(monkeypatch):

@@ -171,18 +171,25 @@ def test_shards_give_the_weights_and_the_folder_of_data_parallelism(of_two, tmp_
             close(load_file(run / file), load_file(folder / file))
 
 
+# The second process dies, the first time; it comes back late, after the first looked for it.
+SECOND_ONCE = """
+import time
+first_time = os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
+if os.environ["RANK"] == "1" and first_time:
+    {kill}
+elif os.environ["RANK"] == "1":
+    time.sleep(2)
+"""
+
+
 def test_a_killed_process_comes_back_to_the_same_weights(of_two, tmp_path):
     options, folder = of_two
     options = dict(options, output_dir=str(tmp_path / "run"), resume=True)
-    once = 'if os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":'
-    script = SCRIPT.replace(
-        "loop.TrainingLoop._step = counted", f"{once}\n    {'loop.TrainingLoop._step = counted'}"
-    )
-    (tmp_path / "killed.py").write_text(script)
-    told = torchrun(
-        2, "--max-restarts", "1", str(tmp_path / "killed.py"), json.dumps([options, 3, 9])
-    )
-    assert "SIGKILL" in told.stderr or "exitcode" in told.stderr
+    script = tmp_path / "killed.py"
+    kill = "loop.TrainingLoop._step = counted"
+    script.write_text(SCRIPT.replace(kill, SECOND_ONCE.format(kill=kill)))
+    told = torchrun(2, "--max-restarts", "1", str(script), json.dumps([options, 3, 9]))
+    assert "exitcode: -9" in told.stderr
     ours, theirs = weights(tmp_path / "run"), weights(folder)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     assert rows(tmp_path / "run", "order", "lr", "loss") == rows(folder, "order", "lr", "loss")

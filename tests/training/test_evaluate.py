@@ -2,8 +2,11 @@
 
 import csv
 import json
-import os
+import shutil
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,10 +22,9 @@ from lvt_ff.data.synthetic.writer import write_video
 from lvt_ff.hub.card_results import add_evaluation
 from lvt_ff.hub.model_folder import write_model_folder
 from lvt_ff.hub.push import pushed_files
-from lvt_ff.training import scoring
 from lvt_ff.training.evaluate import evaluate
 from lvt_ff.training.evaluation_report import print_report
-from lvt_ff.training.partial_scores import PartialScores
+from lvt_ff.training.partial_scores import PartialScores, ScoredPart
 from lvt_ff.training.scoring import central_view
 from lvt_ff.utils.errors import Failure, UsageError
 
@@ -134,16 +136,21 @@ def test_scores_in_files_are_those_of_the_accuracy(model, videos, tmp_path):
     assert not (tmp_path / "out/evaluation_partial").exists()
 
 
-@pytest.fixture
-def two(videos, tmp_path):
-    """Files of scores of two models; one could not read a video."""
-    files = []
+@pytest.fixture(scope="module")
+def scored(videos, tmp_path_factory):
+    """Files of scores of two models, of one view and of two."""
+    place, files = tmp_path_factory.mktemp("scored"), []
     for seed in range(2):
-        model = write_model(tmp_path / f"model{seed}", seed)
-        output = tmp_path / f"scores{seed}"
+        model, output = write_model(place / f"model{seed}", seed), place / f"scores{seed}"
         evaluate(model, videos, output_dir=output, clips=seed + 1, save_logits=True, **QUICK)
         files.append(output / "logits.safetensors")
     return files
+
+
+@pytest.fixture
+def two(scored, tmp_path):
+    """Copies of both files."""
+    return [Path(shutil.copy(file, tmp_path / f"{k}.safetensors")) for k, file in enumerate(scored)]
 
 
 @pytest.mark.parametrize("weights", [None, [3.0, 1.0]])
@@ -213,24 +220,28 @@ def test_other_mistakes_with_ensembles_are_one_line(two, model, tmp_path, capsys
 # Going on
 
 
-def killed_after(parts, function):
-    """Run a function in a child that is killed when it has written so many parts."""
-    child = os.fork()
-    if child == 0:
-        save = PartialScores.save
+KILLED = """
+import json, os, signal, sys
+from lvt_ff.training import scoring
+from lvt_ff.training.evaluate import evaluate
+from lvt_ff.training.partial_scores import PartialScores
 
-        def counted(self, part, count=[0]):  # noqa: B006 -- counts its calls
-            save(self, part)
-            count[0] += 1
-            if count[0] == parts:
-                os.kill(os.getpid(), signal.SIGKILL)
+options, parts = json.loads(sys.argv[1])
+scoring.SAVE_S = -1.0
+save = PartialScores.save
 
-        PartialScores.save, scoring.SAVE_S = counted, -1.0
-        try:
-            function()
-        finally:
-            os._exit(1)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+
+def counted(self, part):
+    global parts
+    save(self, part)
+    parts -= 1
+    if not parts:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+PartialScores.save = counted
+evaluate(**options)
+"""
 
 
 def test_a_killed_evaluation_goes_on_to_the_same_results(model, videos, tmp_path, monkeypatch):
@@ -241,7 +252,9 @@ def test_a_killed_evaluation_goes_on_to_the_same_results(model, videos, tmp_path
     def again(**changes):
         return evaluate(model, videos, output_dir=folder, **{**options, **changes})
 
-    assert killed_after(2, again)
+    stopped = dict(options, model=str(model), data=str(videos), output_dir=str(folder))
+    command = [sys.executable, "-c", KILLED, json.dumps([stopped, 2])]
+    assert subprocess.run(command, capture_output=True).returncode == -signal.SIGKILL
     assert not (folder / "evaluation.json").exists()
     with pytest.raises(UsageError, match="evaluation that was stopped: pass --resume to go on"):
         again()
@@ -254,20 +267,25 @@ def test_a_killed_evaluation_goes_on_to_the_same_results(model, videos, tmp_path
     )
     assert again(resume=True) == expected
     assert read == list(range(4, 11))  # two parts of two videos were there
-    for name in ("logits.safetensors", "scores.csv"):
-        assert (folder / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert scores_in(folder) == scores_in(tmp_path / "whole")
+    ours, whole = (
+        load_file(place / "logits.safetensors") for place in (folder, tmp_path / "whole")
+    )
+    assert all(np.array_equal(ours[name], whole[name]) for name in whole)
     assert not (folder / "evaluation_partial").exists()
 
 
-def test_a_damaged_part_is_named(model, videos, tmp_path):
-    def run(**changes):
-        return evaluate(model, videos, output_dir=tmp_path / "out", **QUICK, **changes)
-
-    assert killed_after(1, lambda: run(views_per_forward=2))
-    (part,) = (tmp_path / "out/evaluation_partial").glob("*.safetensors")
-    part.write_bytes(part.read_bytes()[:40])
+def test_a_damaged_part_is_named(tmp_path):
+    partial = PartialScores(tmp_path / "evaluation_partial", dict(clips=1))
+    partial.begin()
+    part = ScoredPart([dict(index=0, failure=None)], [dict(logits=np.zeros((1, 2), np.float32))])
+    partial.save(part)
+    (found,) = partial.parts()
+    assert found.indices() == [0] and np.array_equal(found.tensors()["logits"], np.zeros((1, 2)))
+    (file,) = partial.folder.glob("*.safetensors")
+    file.write_bytes(file.read_bytes()[:40])
     with pytest.raises(Failure, match="00000000.safetensors is damaged"):
-        run(views_per_forward=2, resume=True)
+        partial.parts()
 
 
 # What cannot be read, and what cannot be computed
@@ -309,7 +327,7 @@ def test_one_unreadable_video_is_allowed_unless_none_is(model, half_bad):
 
 def test_scores_that_are_not_numbers_are_no_result(model, videos, capsys):
     network = LVTFFForVideoClassification.from_pretrained(model)
-    torch.nn.init.constant_(network.model.blocks[0].mlp.fc1.bias, float("nan"))
+    torch.nn.init.constant_(network.model.head.fc.weight, torch.finfo().max)  # scores overflow
     network.save_pretrained(model)
     args = ["evaluate", "--model", str(model), "--data", str(videos), "--num_workers", "0"]
     assert main([*args, "--cpu"]) == 1

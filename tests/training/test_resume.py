@@ -133,7 +133,7 @@ def resumed_is_uninterrupted(monkeypatch, options, uninterrupted, folder, kind, 
     assert ours["epochs"] == plain["epochs"] and ours["best"] == plain["best"]
 
 
-@pytest.mark.parametrize("kind, number", points(8, seed=0))
+@pytest.mark.parametrize("kind, number", [*points(8, seed=0)])
 def test_a_run_that_ends_anywhere_goes_on(
     monkeypatch, everything, uninterrupted, tmp_path, kind, number
 ):
@@ -142,7 +142,7 @@ def test_a_run_that_ends_anywhere_goes_on(
 
 
 @pytest.mark.every_case
-@pytest.mark.parametrize("kind, number", points(30, seed=1))
+@pytest.mark.parametrize("kind, number", [*points(30, seed=1)])
 def test_a_run_that_ends_at_thirty_points_goes_on(
     monkeypatch, everything, uninterrupted, tmp_path, kind, number
 ):
@@ -166,8 +166,8 @@ def test_two_processes_are_killed_and_go_on_and_one_goes_on_for_two(everything, 
     assert rows(tmp_path / "a", *keys) == rows(tmp_path / "b", *keys)
     with pytest.raises(AssertionError, match="SIGKILL|exitcode"):
         torchrun(2, str(tmp_path / "killed.py"), json.dumps([alone, 7, 9]))
-    with pytest.raises(UsageError, match="batch_size was 2, is 1.*global_batch was 4, is 1"):
-        finetune(**dict(alone, batch_size=1), resume=True)
+    with pytest.raises(UsageError, match="batch_size was 2, is 4"):
+        finetune(**dict(alone, batch_size=4), resume=True)
     finetune(**alone, resume=True)  # with as many clips in a step
     assert rows(tmp_path / "c", "order", "lr") == rows(tmp_path / "a", "order", "lr")
     np.testing.assert_allclose(
@@ -216,7 +216,7 @@ def test_settings_that_change_nothing_may_change(two_classes, tmp_path, capsys):
     finetune(**options)
     (tmp_path / "elsewhere").symlink_to(two_classes)
     changes = dict(
-        train_data=tmp_path / "elsewhere" / ".." / "elsewhere",
+        train_data=f"{tmp_path}/./elsewhere/",
         num_workers=1,
         tracker="csv",
         max_bad_fraction=0.5,

@@ -125,7 +125,14 @@ def toy_of(parameter):
 
 def some_value(form):
     """A value, by what stands for it in the help text."""
-    known = {"N": "3", "X": "0.5", "X,X": "1,1", "X,X,X": "1,2,3", "N,N,…": "1,2"}
+    known = {
+        "N": "3",
+        "X": "0.5",
+        "X,X": "1,1",
+        "X,X,X": "1,2,3",
+        "N,N,…": "1,2",
+        "X,X,…": "1,2",
+    }
     if form.startswith("{"):
         return form.strip("{}").split(",")[0]
     return known.get(form, '{"a": 1}' if form == "JSON" else "text")

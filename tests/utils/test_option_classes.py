@@ -2,6 +2,7 @@
 
 import inspect
 from dataclasses import dataclass
+from typing import Annotated, Any
 
 import pytest
 from jsonargparse.typing import PositiveInt
@@ -42,9 +43,19 @@ def toy(place: str, *, sizes: Sizes, name: str = "box") -> None:
     SEEN.append((place, sizes, name))
 
 
-def called(*args):
+@command({"height": "sizes"})
+def other(place: str, *, sizes: Annotated[dict[str, Any], Sizes]) -> None:
+    """Do nothing at all.
+
+    Args:
+        place: Where.
+    """
+    SEEN.append((place, sizes))
+
+
+def called(*args, function=toy):
     SEEN.clear()
-    status = run(toy, "lvt-ff toy", args, ["place"])
+    status = run(function, "lvt-ff toy", args, ["place"])
     return SEEN[-1] if status == 0 else status
 
 
@@ -93,3 +104,19 @@ def test_help_says_what_the_class_says(capsys):
     assert "--height N How high. (integer, at least 1; default: 2)" in sizes
     assert "--width N How wide, at least as much as height. (integer, at least 1)" in sizes
     assert "--name" in names and "Not an option" not in text
+
+
+def test_open_fields_are_left_to_the_function(capsys):
+    def found(*args):
+        return called("here", *args, function=other)
+
+    assert found() == ("here", dict(height=None, width=None))
+    assert found("--height", "3") == ("here", dict(height=3, width=None))
+    assert found("--height", "null", "--width", "1")[1] == dict(height=None, width=1)
+    assert found("--height", "0") == 2
+    assert "--height must be at least 1, got 0" in capsys.readouterr().err
+    other("there", width=4)
+    assert SEEN[-1] == ("there", dict(height=None, width=4))
+    with pytest.raises(SystemExit):
+        run(other, "lvt-ff other", ["--help"], ["place"])
+    assert "--height N How high. (integer, at least 1)" in " ".join(capsys.readouterr().out.split())
