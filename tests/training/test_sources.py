@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from conftest import random_frames
 from safetensors.torch import load_file
 from sklearn.metrics import average_precision_score
@@ -12,7 +13,7 @@ from sklearn.metrics import average_precision_score
 from lvt_ff.data import EvalDataset, load_video_list
 from lvt_ff.data.synthetic.writer import write_video
 from lvt_ff.hub.model_folder import load_folder
-from lvt_ff.training.evaluate import evaluate, make_accelerator, score_videos
+from lvt_ff.training.evaluate import evaluate
 from lvt_ff.training.finetune import finetune
 from lvt_ff.utils.errors import UsageError
 
@@ -163,7 +164,9 @@ def test_precision_on_charades_is_that_of_scikit_learn(root, tmp_path):
         "".join(f"c{number:03d} {name}\n" for number, name in enumerate(CLASSES))
     )
     options = dict(train_data=root / "Charades_v1_test.csv", video_root=root / "videos")
-    finetune(**options, output_dir=tmp_path / "model", **FAST)
+    run = finetune(
+        **options, eval_data=options["train_data"], output_dir=tmp_path / "model", **FAST
+    )
     model, processor = load_folder(tmp_path / "model")
     assert model.config.problem_type == "multi_label_classification"
     assert model.config.class_names == CLASSES
@@ -176,10 +179,10 @@ def test_precision_on_charades_is_that_of_scikit_learn(root, tmp_path):
         videos, processor.eval_transform(), num_clips=2, num_crops=1, **processor.clip_options(),
         decoder="auto",
     )  # fmt: skip
-    scores, _, _ = score_videos(
-        model, data, make_accelerator(None, True), batch_size=4, num_workers=0, progress=""
-    )
+    with torch.no_grad():  # the highest of all views counts
+        scores = [model.eval()(data[n]["clip"]).logits.sigmoid().amax(0).tolist() for n in range(4)]
     wanted = np.array([[0, 1, 1], [0, 0, 0], [1, 0, 0], [0, 0, 1]])
     expected = average_precision_score(wanted, scores, average="macro")
-    assert results["mean_average_precision"] == pytest.approx(expected, abs=1e-12)
+    assert results["mean_average_precision"] == pytest.approx(expected, abs=1e-6)
     assert results["num_evaluated"] == 4
+    assert run["epochs"][0]["eval_mean_average_precision"] > 0
