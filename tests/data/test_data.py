@@ -181,12 +181,13 @@ def write(file, text):
 
 
 def numbers(clip):
-    """Which frames of `stairs` a normalised clip (T, C, H, W) has."""
-    return ((clip.mean((1, 2, 3)) * 0.5 + 0.5) * 255 / STEP).round().int().tolist()
+    """Which frames of `stairs` a clip (T, C, H, W) has, uint8 or normalised."""
+    pixels = clip if clip.dtype == torch.uint8 else (clip * 0.5 + 0.5) * 255
+    return (pixels.float().mean((1, 2, 3)) / STEP).round().int().tolist()
 
 
 def stair_set(file, **changes):
-    transform = TrainTransform(small_transform(), (1.0, 1.0), 0.0)
+    transform = TrainTransform(small_transform(), Augmentation(scale_jitter=(1.0, 1.0)))
     return TrainDataset(load_video_list(file), transform, seed=0, **{**CLIP, **changes})
 
 
@@ -240,7 +241,7 @@ def test_labels_are_of_their_kind(stairs):
     assert stair_set(stairs / "whole.csv")[0, 1]["label"] == 1
     write(stairs / "numbers.csv", "path,label\na.mp4,0.5\nb.mp4,-3\n")
     values = load_video_list(stairs / "numbers.csv", task="regression")
-    data = TrainDataset(values, TrainTransform(small_transform(), (1.0, 1.0), 0.0), seed=0, **CLIP)
+    data = TrainDataset(values, TrainTransform(small_transform()), seed=0, **CLIP)
     assert [data[0, 0]["label"], data[0, 1]["label"]] == [0.5, -3.0]
 
 
