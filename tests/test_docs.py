@@ -34,7 +34,7 @@ SMALLER = {
     "lvt_ff_s.fb_in22k_ft_in1k": "test_lvt_ff --epochs 1 --num_workers 0 --cpu",
     "--model lvt_ff_s ": "--model test_lvt_ff --epochs 1 --num_workers 0 --cpu ",
     "--config examples/recipe.yaml": "--config examples/recipe.yaml --model test_lvt_ff "
-    "--pretrained false --epochs 1 --num_workers 0 --cpu",
+    "--pretrained false --epochs 1 --warmup_epochs 0 --num_workers 0 --cpu",
     "--tables 3": "--tables 5 --seeds 1 --data videos --num_workers 0 --cpu --recipe "
     f"'{json.dumps(dict(model_args=dict(depth=1, num_frames=2), epochs=1))}'",
     "augreg_in21k my_start": "augreg_in21k my_start --num_frames 2",

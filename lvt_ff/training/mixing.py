@@ -64,7 +64,7 @@ class BatchTransform:
         if options.mixup and options.cutmix:
             cuts = rng.random() < options.mixup_switch_prob
         alpha = options.cutmix if cuts else options.mixup
-        share = rng.beta(alpha, alpha)
+        share = float(rng.beta(alpha, alpha))
         if cuts:
             share = _exchange_box(clips, share, rng)
         else:

@@ -39,6 +39,8 @@ from lvt_ff.utils.short_text import counted, shortened
 
 __all__ = ["show_batch"]
 
+_MOST_DRAWN = 64  # clips of a batch, as pictures have a largest height
+
 
 @command(
     {
@@ -130,11 +132,13 @@ def show_batch(
     batch = _batch(options, videos, processor, drawn)
     like = processor.eval_transform()
     heading = (
-        f"epoch {epoch}, seed {seed}: {counted(len(batch['clip']), 'clip')} of "
+        f"epoch {epoch}, seed {seed}: {counted(options.batch_size, 'clip')} of "
         f"{processor.num_frames} frames of {like.crop_size[0]}×{like.crop_size[1]}"
     )
-    titles = [_title(target, videos.class_names) for target in batch["target"]]
-    pictures = _pictures(batch["clip"], like)
+    if options.batch_size > _MOST_DRAWN:
+        heading += f", of which the first {_MOST_DRAWN} are drawn"
+    titles = [_title(target, videos.class_names) for target in batch["target"][:_MOST_DRAWN]]
+    pictures = _pictures(batch["clip"][:_MOST_DRAWN], like)
     contact_sheet(options.output_file, pictures, titles, heading, columns)
     for path, reason in (failure for item in batch["failures"] for failure in item):
         print(f"not read, another in its place: {path}: {reason}")

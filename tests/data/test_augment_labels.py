@@ -72,7 +72,7 @@ def test_columns_of_several_labels_are_exchanged(paths):
     labels = [[1, 0, 0, 1], [1, 1, 0, 0], [1, 0, 1, 0], [0, 0, 0, 1]]
     swapping = dataset(paths, labels, hflip=1.0, hflip_swap=True)
     expected = [[0, 0, 1, 1], [1, 1, 0, 0], [1, 0, 1, 0], [0, 0, 0, 1]]
-    assert [swapping[0, index]["label"].tolist() for index in range(4)] == expected
+    assert [list(swapping[0, index]["label"]) for index in range(4)] == expected
     plain, flipped = dataset(paths, labels), dataset(paths, labels, hflip=1.0)
     for index, has_other in enumerate([True, False, True, True]):
         source = flipped if has_other else plain

@@ -161,6 +161,13 @@ def test_listed_videos_may_have_several_labels(shown, videos, tmp_path):
     assert sorted(titles) == sorted(expected)
 
 
+def test_of_a_large_batch_only_the_first_clips_are_drawn(shown, monkeypatch):
+    whole, names = shown(cutmix=1.0)
+    monkeypatch.setattr(module, "_MOST_DRAWN", 3)
+    frames, titles = shown(cutmix=1.0)
+    assert np.array_equal(frames, whole[:3]) and titles == names[:3]
+
+
 def test_clips_of_a_model_folder_have_its_size(shown, hf_model, processor, tmp_path):
     for part in (hf_model, processor):
         part.save_pretrained(tmp_path / "model")
