@@ -35,6 +35,7 @@ from lvt_ff.utils.atomic_io import write_text
 from lvt_ff.utils.command_line import command
 from lvt_ff.utils.environment import environment
 from lvt_ff.utils.errors import Failure, UsageError, usage
+from lvt_ff.utils.json_files import read_object
 from lvt_ff.utils.option_types import ClosedUnitInterval, NonNegativeInt, PositiveInt
 from lvt_ff.utils.output import check_output_folder, only_run
 from lvt_ff.utils.short_text import counted
@@ -161,8 +162,8 @@ def evaluate(
     video_root: Path | None = None,
     missing: Missing = "fail",
     class_file: Path | None = None,
-    clips: PositiveInt = 1,
-    crops: PositiveInt = 1,
+    clips: PositiveInt | None = None,
+    crops: PositiveInt | None = None,
     view_pooling: Pooling | None = None,
     output_dir: Path | None = None,
     save_logits: bool = False,
@@ -196,8 +197,9 @@ def evaluate(
         missing: What is done with videos that are listed and not on disk: end here (fail), or leave
             them out (skip).
         class_file: File with the names of the classes that a list has only the numbers of.
-        clips: Clips in time per video.
-        crops: Crops along the longer side per clip.
+        clips: Clips in time per video; those of the recipe that the model was trained with, else 1,
+            if not given.
+        crops: Crops along the longer side per clip; likewise.
         view_pooling: What is made of a video's views: the mean of their probabilities, or the
             largest of each class; max for models of several labels a video, else mean, if not
             given.
@@ -221,6 +223,9 @@ def evaluate(
             raise ValueError(f"{model} lies on the Hub: say with --output_dir where results go.")
         place = local_folder(model)
         network, processor = load_folder(place)
+        trained = _settings_of(place)
+        clips = clips or trained.get("test_clips") or 1
+        crops = crops or trained.get("test_crops") or 1
         folder = Path(output_dir or model)
         check_output_folder(folder, "--output_dir")
         check_rgb(network.config.in_chans)
@@ -281,6 +286,13 @@ def evaluate(
             written += _enter(results, folder, place)
             print(f"wrote {', '.join(dict.fromkeys(written))} to {folder}")
     return results
+
+
+def _settings_of(place: Path) -> dict:
+    """The options that a model folder was trained with; empty where it does not say."""
+    file = place / "results.json"
+    settings = read_object(file).get("settings") if file.is_file() else None
+    return settings if isinstance(settings, dict) else {}
 
 
 @contextmanager

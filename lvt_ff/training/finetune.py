@@ -102,8 +102,8 @@ def finetune(
     ema_decay: Share | None = None,
     seed: Seed = 0,
     eval_epochs: PositiveInt = 1,
-    eval_clips: PositiveInt | None = None,
-    eval_crops: PositiveInt | None = None,
+    test_clips: PositiveInt | None = None,
+    test_crops: PositiveInt | None = None,
     early_stopping: PositiveInt | None = None,
     keep_best: PositiveInt = 1,
     save_steps: PositiveInt | None = None,
@@ -198,8 +198,9 @@ def finetune(
             0.9999; 0 turns it off.
         seed: Random seed.
         eval_epochs: Epochs between evaluations and checkpoints; the last epoch always has both.
-        eval_clips: Clips of a video in evaluations; `lvt-ff evaluate` takes as many.
-        eval_crops: Crops of a clip in evaluations; `lvt-ff evaluate` takes as many.
+        test_clips: Clips of a video that `lvt-ff evaluate` takes of the finished model where it is
+            not told; evaluations during the run take one view.
+        test_crops: Crops of a clip that it takes.
         early_stopping: Stop after so many evaluations without a better one; never if not given.
         keep_best: Number of best weights kept in checkpoints; the best becomes the model.
         save_steps: Also write a checkpoint every so many steps; only with the epochs if not given.

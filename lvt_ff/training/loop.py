@@ -52,6 +52,7 @@ from lvt_ff.utils.short_text import counted
 
 __all__ = ["LoopOptions", "TrainingLoop"]
 
+_VERSION = 2  # of what a checkpoint holds
 _MAX_SKIPPED = 50  # steps in a row that fp16's scaler leaves out: it halves its scale each time
 _TRACKED = ("loss", "top1", "lr", "grad_norm")
 
@@ -137,7 +138,12 @@ class TrainingLoop:
         """Take over weights and history; raises UsageError if settings differ that must not."""
         with undamaged(checkpoint):
             state = read_state(checkpoint)
-            before, step = state["settings"], state["step"]
+            version, before, step = state.get("version"), state["settings"], state["step"]
+        if version != _VERSION:
+            raise UsageError(
+                f"{checkpoint} was written by another version of lvt_ff: go on with that one, or "
+                "start again in another --output_dir."
+            )
         told = changed_settings(before, self.settings)
         if told and not self.options.allow_changes:
             raise UsageError(
@@ -458,6 +464,7 @@ class TrainingLoop:
     def _state(self) -> dict:
         scaler = self.accelerator.scaler
         return dict(
+            version=_VERSION,
             settings=self.settings,
             history=asdict(self.history),
             scaler=scaler.state_dict() if scaler is not None else None,

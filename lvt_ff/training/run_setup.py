@@ -414,8 +414,8 @@ def _evaluation(run: Run) -> Callable[[], dict] | None:
     dataset = EvalDataset(
         run.eval_videos,
         run.processor.eval_transform(),
-        num_clips=options.eval_clips,
-        num_crops=options.eval_crops,
+        num_clips=1,
+        num_crops=1,
         **_reading_options(run),
     )
 

@@ -32,7 +32,7 @@ def test_a_recipe_names_options_with_values_that_they_take(name):
 def test_every_option_that_recipes_may_set_has_a_value():
     """What no recipe sets has a default elsewhere, which its help text says."""
     asked = {"sampling", "sampling_stride", "drop_rate", "loss", "num_frames", "img_size"}
-    for name in ("epochs", "batch_size", "lr", "clip_grad", "ema_decay", "eval_clips", "balance"):
+    for name in ("epochs", "batch_size", "lr", "clip_grad", "ema_decay", "test_clips", "balance"):
         assert load_recipe("scratch")[name] is not None and name not in asked
 
 
@@ -132,3 +132,17 @@ def test_recipe_files_are_in_the_package_and_say_what_they_are_for():
     for name in ("common", *NAMES):
         text = (files("lvt_ff.training") / "recipe_files" / f"{name}.yaml").read_text()
         assert text.startswith("# ") and isinstance(yaml.safe_load(text), dict)
+
+
+def test_evaluation_takes_the_views_that_a_model_was_trained_for(two_classes, tmp_path):
+    from lvt_ff.training.evaluate import evaluate
+
+    options = dict(TINY, recipe="ssv2", epochs=1, train_data=two_classes)
+    finetune(**options, eval_data=two_classes, output_dir=tmp_path / "run")
+    record = json.loads((tmp_path / "run/results.json").read_text())
+    assert record["best"]["eval_protocol"].startswith("1 clip × 1 crop")
+    options = dict(num_workers=0, cpu=True)
+    results = evaluate(tmp_path / "run", two_classes, **options)
+    assert results["protocol"].startswith("2 clips × 3 crops")
+    results = evaluate(tmp_path / "run", two_classes, clips=1, **options)
+    assert results["protocol"].startswith("1 clip × 3 crops")

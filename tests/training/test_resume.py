@@ -272,3 +272,14 @@ def test_evaluation_data_that_come_later_are_evaluated(two_classes, tmp_path):
     assert "10 of 10" in (tmp_path / "run/README.md").read_text()
     results = finetune(**options, resume=True)
     assert "eval_top1" not in results["best"]
+
+
+def test_a_checkpoint_of_another_version_is_refused_in_words(two_classes, tmp_path):
+    options = dict(FAST, train_data=two_classes, output_dir=tmp_path / "run", epochs=1)
+    finetune(**options)
+    for state in (tmp_path / "run").glob("checkpoints/step_*/state.json"):
+        told = json.loads(state.read_text())
+        told.pop("version")
+        state.write_text(json.dumps(told))
+    with pytest.raises(UsageError, match="written by another version of lvt_ff"):
+        finetune(**options, resume=True)
