@@ -336,7 +336,7 @@ class TrainingLoop:
         return told, [path for batch in seen for path in batch["path"]]
 
     def _count_skipped(self, step: int) -> None:
-        if not getattr(self.optimizer, "step_was_skipped", False):
+        if not self.accelerator.optimizer_step_was_skipped:
             self.skipped_in_a_row = 0
             return
         self.history.skipped_steps += 1

@@ -16,7 +16,15 @@ _FREE = {
 }
 # Those that change what follows, as they say themselves, but nothing that was done so far.
 _NOTED = {
-    *("epochs", "eval_videos", "eval_epochs", "test_clips", "test_crops", "early_stopping"),
+    *(
+        "epochs",
+        "warmup_epochs",
+        "eval_videos",
+        "eval_epochs",
+        "test_clips",
+        "test_crops",
+        "early_stopping",
+    ),
     *("decoder", "grad_checkpointing", "compile", "shard", "lora_keep_adapter"),
 }
 

@@ -121,10 +121,18 @@ class Run:
             reference=options.lr_batch,
         )
 
+    @cached_property
+    def warmup_steps(self) -> int:
+        batches = self.batches
+        return warmup_steps(
+            self.asked_warmup, self.recipe, batches.steps_per_epoch, batches.num_steps
+        )
+
     def settings(self) -> dict:
         """The run's options as JSON holds them, with what was chosen where none was given."""
         chosen = dict(
             recipe=self.recipe["name"],
+            warmup_epochs=self.warmup_steps / self.batches.steps_per_epoch,
             sampling=self.processor.sampling,
             sampling_stride=self.processor.sampling_stride,
             mixed_precision=self.accelerator.mixed_precision,
@@ -387,13 +395,11 @@ def training_loop(run: Run) -> TrainingLoop:
 
 
 def _loop_options(run: Run) -> LoopOptions:
-    options, batches = run.options, run.batches
+    options = run.options
     fraction = options.max_bad_fraction
     return LoopOptions(
         peak_lr=run.peak_lr[0],
-        warmup_steps=warmup_steps(
-            run.asked_warmup, run.recipe, batches.steps_per_epoch, batches.num_steps
-        ),
+        warmup_steps=run.warmup_steps,
         clip_grad=options.clip_grad,
         max_bad_files=max(fraction * len(run.videos), _ALWAYS_ALLOWED) if fraction else 0,
         eval_epochs=options.eval_epochs,
