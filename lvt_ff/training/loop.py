@@ -357,7 +357,8 @@ class TrainingLoop:
             path, reason = next(reversed(self.history.bad_files.items()))
             raise Failure(
                 f"{len(self.history.bad_files)} training videos could not be read, more than "
-                f"--max_bad_fraction allows; the last: {path}: {reason}"
+                f"--max_bad_fraction allows; bad_files.csv has all of them, the last: {path}: "
+                f"{reason}"
             )
 
     # After a step
@@ -424,15 +425,25 @@ class TrainingLoop:
         if means:
             clips = self.batches.global_batch * means["num_steps"]
             told.append(f"training {_speed(means, clips)}")
+        if bad := len(self.history.bad_files):
+            told.append(f"{counted(bad, 'video')} could not be read")
         if self.evaluate is not None:
             metric = self.options.metric
             told.append(f"evaluation {_TITLES[metric]} {100 * row[f'eval_{metric}']:.1f} %")
             if "eval_loss" in row:
                 told.append(f"loss {row['eval_loss']:.3f}")
+            if unread := len(row["eval_failures"]):
+                told.append(f"{unread} of {row['eval_num_listed']} videos could not be read")
         return ", ".join(told)
 
     def _check_scores(self, row: dict) -> None:
-        value = row[f"eval_{self.options.metric}"]
+        value = row.get(f"eval_{self.options.metric}")
+        if value is None:
+            raise Failure(
+                f"None of the {counted(row['eval_num_listed'], 'evaluation video')} could be read "
+                f"after step {row['step']}: {row['eval_failures'][0]['reason']} The checkpoint of "
+                "this step is kept: go on with --resume when they can be."
+            )
         if not math.isfinite(value):
             raise Diverged(
                 f"Scores of the evaluation after step {row['step']} are not finite numbers: the "
