@@ -425,8 +425,7 @@ class TrainingLoop:
             clips = self.batches.global_batch * means["num_steps"]
             told.append(f"training {_speed(means, clips)}")
         if self.evaluate is not None:
-            metric = self.options.metric
-            told.append(f"evaluation {_TITLES[metric]} {100 * row[f'eval_{metric}']:.1f} %")
+            told.append(f"evaluation {_scores(row, self.options.metric)}")
             if "eval_loss" in row:
                 told.append(f"loss {row['eval_loss']:.3f}")
         return ", ".join(told)
@@ -494,6 +493,18 @@ class TrainingLoop:
 
 
 _TITLES = {"top1": "top-1", "mean_average_precision": "mean average precision"}
+_BESIDE = {"mean_class_accuracy": "mean of classes", "majority_share": "largest class"}
+
+
+def _scores(row: dict, metric: str) -> str:
+    """A measure of an evaluation, and those that tell whether it means anything."""
+    told = f"{_TITLES[metric]} {100 * row[f'eval_{metric}']:.1f} %"
+    beside = [
+        f"{title} {100 * row[f'eval_{name}']:.1f} %"
+        for name, title in _BESIDE.items()
+        if f"eval_{name}" in row
+    ]
+    return f"{told} ({', '.join(beside)})" if beside else told
 
 
 def _failures(seen: list[dict]) -> list[list[tuple[str, str]]]:
