@@ -428,8 +428,7 @@ class TrainingLoop:
         if bad := len(self.history.bad_files):
             told.append(f"{counted(bad, 'video')} could not be read")
         if self.evaluate is not None:
-            metric = self.options.metric
-            told.append(f"evaluation {_TITLES[metric]} {100 * row[f'eval_{metric}']:.1f} %")
+            told.append(f"evaluation {_scores(row, self.options.metric)}")
             if "eval_loss" in row:
                 told.append(f"loss {row['eval_loss']:.3f}")
             if unread := len(row["eval_failures"]):
@@ -505,6 +504,18 @@ class TrainingLoop:
 
 
 _TITLES = {"top1": "top-1", "mean_average_precision": "mean average precision"}
+_BESIDE = {"mean_class_accuracy": "mean of classes", "majority_share": "largest class"}
+
+
+def _scores(row: dict, metric: str) -> str:
+    """A measure of an evaluation, and those that tell whether it means anything."""
+    told = f"{_TITLES[metric]} {100 * row[f'eval_{metric}']:.1f} %"
+    beside = [
+        f"{title} {100 * row[f'eval_{name}']:.1f} %"
+        for name, title in _BESIDE.items()
+        if f"eval_{name}" in row
+    ]
+    return f"{told} ({', '.join(beside)})" if beside else told
 
 
 def _failures(seen: list[dict]) -> list[list[tuple[str, str]]]:
