@@ -439,9 +439,9 @@ class TrainingLoop:
         value = row.get(f"eval_{self.options.metric}")
         if value is None:
             raise Failure(
-                f"None of the {counted(row['eval_num_listed'], 'evaluation video')} could be read "
-                f"after step {row['step']}: {row['eval_failures'][0]['reason']} The checkpoint of "
-                "this step is kept: go on with --resume when they can be."
+                f"None of the {row['eval_num_listed']} evaluation videos could be read after step "
+                f"{row['step']}: {row['eval_failures'][0]['reason']} Its checkpoint is kept: go on "
+                "with --resume when they can be."
             )
         if not math.isfinite(value):
             raise Diverged(
