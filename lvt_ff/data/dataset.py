@@ -30,7 +30,9 @@ __all__ = [
     "read_views",
 ]
 
-_REPLACEMENTS = 10  # clips tried in place of one that cannot be read
+# Clips tried in place of one that cannot be read: where half of all cannot, which a run may allow,
+# ten in a row would be found in every epoch.
+_REPLACEMENTS = 30
 
 Key = tuple[int, int] | tuple[int, int, int]  # epoch, place in the list, and which of its clips
 
@@ -124,7 +126,8 @@ class TrainDataset(Dataset):
                 continue
             return _Read(index, clip, rng, failures)
         raise VideoReadError(
-            f"{_REPLACEMENTS} videos in a row could not be read; the last: {failures[-1][1]}"
+            f"{_REPLACEMENTS} videos in a row could not be read, perhaps as the place where they "
+            f"lie cannot be reached any more; the last: {failures[-1][1]}"
         )
 
     def _item(self, read: _Read) -> dict:

@@ -15,7 +15,7 @@ from lvt_ff.training.batch_size import LrScaling
 from lvt_ff.training.checkpoint import last_checkpoint
 from lvt_ff.training.losses import Loss
 from lvt_ff.training.recipes import Recipe
-from lvt_ff.training.run_output import run_results, write_output
+from lvt_ff.training.run_output import run_results, write_bad_files, write_output
 from lvt_ff.training.run_setup import (
     Run,
     check_options,
@@ -251,7 +251,11 @@ def _train(run: Run) -> dict:
     if checkpoint:
         loop.resume(checkpoint)
     accelerator.print("\n".join(told_start(run, loop)))
-    history = loop.run(iter(training_loader(run)))
+    try:
+        history = loop.run(iter(training_loader(run)))
+    finally:  # above all where too many could not be read
+        if accelerator.is_main_process:
+            write_bad_files(options.output_dir, loop.history)
     results = run_results(run, loop)
     if accelerator.is_main_process:
         write_output(run, loop.load_best(), history, loop.log.rows(), results)

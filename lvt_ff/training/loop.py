@@ -357,7 +357,8 @@ class TrainingLoop:
             path, reason = next(reversed(self.history.bad_files.items()))
             raise Failure(
                 f"{len(self.history.bad_files)} training videos could not be read, more than "
-                f"--max_bad_fraction allows; the last: {path}: {reason}"
+                f"--max_bad_fraction allows; bad_files.csv has all of them, the last: {path}: "
+                f"{reason}"
             )
 
     # After a step
@@ -424,14 +425,24 @@ class TrainingLoop:
         if means:
             clips = self.batches.global_batch * means["num_steps"]
             told.append(f"training {_speed(means, clips)}")
+        if bad := len(self.history.bad_files):
+            told.append(f"{counted(bad, 'video')} could not be read")
         if self.evaluate is not None:
             told.append(f"evaluation {_scores(row, self.options.metric)}")
             if "eval_loss" in row:
                 told.append(f"loss {row['eval_loss']:.3f}")
+            if unread := len(row["eval_failures"]):
+                told.append(f"{unread} of {row['eval_num_listed']} videos could not be read")
         return ", ".join(told)
 
     def _check_scores(self, row: dict) -> None:
-        value = row[f"eval_{self.options.metric}"]
+        value = row.get(f"eval_{self.options.metric}")
+        if value is None:
+            raise Failure(
+                f"None of the {row['eval_num_listed']} evaluation videos could be read after step "
+                f"{row['step']}: {row['eval_failures'][0]['reason']} Its checkpoint is kept: go on "
+                "with --resume when they can be."
+            )
         if not math.isfinite(value):
             raise Diverged(
                 f"Scores of the evaluation after step {row['step']} are not finite numbers: the "

@@ -213,9 +213,9 @@ def _deaths_in_words(partial: PartialScores | None) -> Iterator[None]:
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
-        kept = "; --resume goes on with what was scored" if partial else ""
+        kept = "what was scored" if partial else "the last checkpoint"
         told = str(error).split("\n")[0].split(". ")[0]
         raise Failure(
             f"A process that reads videos was ended, perhaps for want of memory ({told}): lower "
-            f"--num_workers{kept}."
+            f"--num_workers; --resume goes on with {kept}."
         ) from error

@@ -34,7 +34,8 @@ def evaluations(monkeypatch, *accuracies):
 
 
 def _figures(top1):
-    return dict(top1=top1, top5=1.0, protocol="a view", num_listed=10, num_evaluated=10)
+    counts = dict(num_listed=10, num_evaluated=10, failures=[])
+    return dict(top1=top1, top5=1.0, protocol="a view", **counts)
 
 
 def kept(folder):
