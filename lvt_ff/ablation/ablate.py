@@ -7,6 +7,7 @@ import json
 import shlex
 import zlib
 from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
@@ -25,12 +26,13 @@ from lvt_ff.ablation.recipe import (
 )
 from lvt_ff.ablation.report import markdown, write_report
 from lvt_ff.ablation.tables import Table, table_of
-from lvt_ff.data import load_video_list
+from lvt_ff.data import Augmentation, load_video_list
 from lvt_ff.data.synthetic.motion import MOTION_CLASSES, draw_motion
 from lvt_ff.data.synthetic.writer import write_dataset
 from lvt_ff.training.divergence import Diverged
 from lvt_ff.training.evaluate import make_accelerator
 from lvt_ff.training.finetune import finetune
+from lvt_ff.training.recipes import load_recipe, take_recipe
 from lvt_ff.training.resume_rules import changed_settings, told_settings
 from lvt_ff.utils.atomic_io import write_text
 from lvt_ff.utils.command_line import command
@@ -259,10 +261,11 @@ def _jobs(folder: Path, runs: dict[str, dict], seeds: int) -> list[tuple[str, in
 
 def _expected(options: dict, derived: dict) -> dict:
     """Settings, and what is derived, as a run's folder tells them if it is of this comparison."""
-    expected = {**FINETUNE_DEFAULTS, **options}
-    for key in ("sampling", "sampling_stride"):  # told by the model where not given
-        if expected[key] is None:
-            del expected[key]
+    chosen = SimpleNamespace(**{**FINETUNE_DEFAULTS, **options})
+    take_recipe(chosen, load_recipe(chosen.recipe))
+    expected = vars(chosen) | asdict(Augmentation.from_options(vars(chosen)))
+    # What is still open is told by data or model.
+    expected = {name: value for name, value in expected.items() if value is not None}
     steps = expected["batch_size"] * expected["accumulation"]
     expected["mixed_precision"] = derived["mixed_precision"]
     shared = dict(
