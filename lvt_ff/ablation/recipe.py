@@ -101,6 +101,8 @@ def checked_recipe(
     needed = dict(model="model", train_data="train", output_dir="runs")
     parsed = checked_options(finetune, {**needed, **changes}, "--recipe: ")
     changes = {name: parsed[name] for name in changes}
+    if changes.get("recipe") == "auto":
+        raise ValueError("--recipe: recipe must be one that is named: auto depends on the data.")
     for name, value in changes.items():
         if value is None and SCALES[scale]["recipe"].get(name) is not None:
             raise ValueError(f"--recipe: {name} cannot be null.")
