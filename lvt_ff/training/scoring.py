@@ -2,8 +2,6 @@
 
 import time
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -80,7 +78,6 @@ def score_videos(
 
     Raises:
         NotFinite: the model's scores are not numbers.
-        Failure: a process that reads videos was ended.
     """
     function = score_function(model.config)
     pooling = pooling or default_pooling(function)
@@ -95,7 +92,7 @@ def score_videos(
     part, scored, written = ScoredPart(), [], time.monotonic()
     was_training = model.training
     model.eval()
-    with torch.inference_mode(), bar, _deaths_in_words(partial):
+    with torch.inference_mode(), bar:
         for batch in loader:
             bar.update(len(batch["index"]))
             part.told += _told(batch)
@@ -203,19 +200,3 @@ def _merged(parts: list[ScoredPart], dataset: EvalDataset) -> Scores:
         damages=[tuple(row["damage"]) for row in told if row["damage"]],
         decoders={name: read.count(name) for name in sorted(set(read))},
     )
-
-
-@contextmanager
-def _deaths_in_words(partial: PartialScores | None) -> Iterator[None]:
-    """Within this block, the death of a data loader's process ends the run in a sentence."""
-    try:
-        yield
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        kept = "what was scored" if partial else "the last checkpoint"
-        told = str(error).split("\n")[0].split(". ")[0]
-        raise Failure(
-            f"A process that reads videos was ended, perhaps for want of memory ({told}): lower "
-            f"--num_workers; --resume goes on with {kept}."
-        ) from error

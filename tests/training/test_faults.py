@@ -67,7 +67,7 @@ def become_loop(path):
 
 # By the file's name: what is done to a sound one, and what its reason must say.
 UNREADABLE = {
-    "cut.mp4": (cut, "moov atom not found"),  # which stands at the end of a file
+    "cut.mp4": (cut, "Invalid data found"),  # its table of contents stands at its end
     "empty.mp4": (lambda path: path.write_bytes(b""), "the file is empty"),
     "text.mp4": (lambda path: path.write_text("no video\n" * 99), "Invalid data found"),
     "codec.mp4": (change_codec, "codec"),
@@ -215,14 +215,13 @@ def test_nothing_that_can_be_read_ends_a_run_in_words(two_classes, tmp_path, mon
     assert "the file does not exist" in error
 
 
-def test_half_of_all_videos_may_be_unreadable_where_that_is_allowed(two_classes, tmp_path):
-    """So many that ten in a row are met: by chance alone, 3 times in 200 x 15 draws."""
+def test_most_videos_may_be_unreadable_where_that_is_allowed(two_classes, tmp_path):
+    """So many that a clip may meet ten of them in a row."""
     data = shutil.copytree(two_classes, tmp_path / "data")
-    for number in range(10):
+    for number in range(30):
         (data / f"class {number % 2}/bad{number}.mp4").write_bytes(b"")
-    options = OPTIONS | dict(train_data=data, output_dir=tmp_path / "run", num_workers=0, epochs=40)
-    results = finetune(**options, max_bad_fraction=0.5, eval_epochs=40)
-    assert results["bad_files"] == 10
+    options = OPTIONS | dict(train_data=data, output_dir=tmp_path / "run", num_workers=0, epochs=3)
+    assert finetune(**options, max_bad_fraction=0.75, eval_epochs=3)["bad_files"] == 30
 
 
 def test_evaluation_data_that_cannot_be_read_end_a_run_that_goes_on_later(
@@ -283,7 +282,7 @@ def test_a_worker_killed_in_an_evaluation_is_told_with_what_to_do(
     assert run_main(options | dict(output_dir=tmp_path / "run")) == 1
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert "killed by signal: Killed" in error and "lower --num_workers" in error
-    assert "--resume goes on with the last checkpoint" in error
+    assert "go on with --resume" in error
 
 
 def test_a_shard_cut_off_while_running_costs_what_lay_behind(two_classes, tmp_path, monkeypatch):
@@ -291,8 +290,10 @@ def test_a_shard_cut_off_while_running_costs_what_lay_behind(two_classes, tmp_pa
     prepare_data(str(two_classes), shards, num_workers=1)
     (tar,) = shards.glob("*.tar")
     index = read_index(shards / "index.parquet")
-    half = int(index.offset[5]) + 10
-    lost = {load_video_list(shards).paths[row] for row in range(5, 10)}
+    half = int(np.sort(index.offset)[5]) + 10
+    paths = load_video_list(shards).paths
+    lost = {path for path, offset in zip(paths, index.offset, strict=True) if offset + 10 >= half}
+    assert len(lost) == 5
     step = TrainingLoop._step
 
     def cut_off(self, *args):
