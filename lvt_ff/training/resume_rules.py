@@ -11,7 +11,7 @@ _FREE = {
     *("drop_rate", "drop_path_rate", "train_data", "eval_data", "data_format", "video_root"),
     *("eval_data_format", "eval_video_root", "missing", "class_file", "output_dir"),
     *("max_bad_fraction", "max_pixels", "on_damage", "num_workers", "cpu", "find_batch_size"),
-    *("accumulation", "total_batch_size", "lr_batch", "save_steps", "save_minutes", "keep_best"),
+    *("accumulation", "total_batch_size", "save_steps", "save_minutes", "keep_best"),
     *("tracker", "push_to_hub", "hub_private"),
 }
 # Those that change what follows, as they say themselves, but nothing that was done so far.

@@ -128,11 +128,16 @@ class Run:
             self.asked_warmup, self.recipe, batches.steps_per_epoch, batches.num_steps
         )
 
+    def _warmup_epochs(self) -> float:
+        if self.asked_warmup is not None:
+            return self.asked_warmup
+        return self.warmup_steps / self.batches.steps_per_epoch
+
     def settings(self) -> dict:
         """The run's options as JSON holds them, with what was chosen where none was given."""
         chosen = dict(
             recipe=self.recipe["name"],
-            warmup_epochs=self.warmup_steps / self.batches.steps_per_epoch,
+            warmup_epochs=self._warmup_epochs(),
             sampling=self.processor.sampling,
             sampling_stride=self.processor.sampling_stride,
             mixed_precision=self.accelerator.mixed_precision,

@@ -84,7 +84,7 @@ def start_trackers(accelerator: Accelerator, names: str) -> None:
         return
     accelerator.init_trackers(_PROJECT)
     if accelerator.is_main_process and len(accelerator.trackers) < len(listed):
-        raise UsageError(f"--tracker {names} cannot be started: {install_hint('track')}")
+        raise UsageError(f"--tracker {names} is not installed: {install_hint('track')}")
 
 
 def _listed(names: str) -> list[str]:

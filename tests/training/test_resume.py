@@ -14,6 +14,7 @@ import torch
 from conftest import launch, torchrun
 from runs import ARGS, FAST, SCRIPT, rows, weights
 
+from lvt_ff.data.prepare_data import prepare_data
 from lvt_ff.training import checkpoint, loop
 from lvt_ff.training.finetune import finetune
 from lvt_ff.utils.errors import Failure, Stopped, UsageError
@@ -151,7 +152,7 @@ def test_a_run_that_ends_at_thirty_points_goes_on(
 
 
 def test_two_processes_are_killed_and_go_on_and_one_goes_on_for_two(everything, tmp_path):
-    options = dict(everything, accumulation=1, lora_rank=None, lora_dropout=0.0)
+    options = dict(everything, accumulation=1)
     plain, broken, alone = (dict(options, output_dir=str(tmp_path / name)) for name in "abc")
     (tmp_path / "killed.py").write_text(SCRIPT)
     launch(2, "finetune", plain)
@@ -283,3 +284,12 @@ def test_a_checkpoint_of_another_version_is_refused_in_words(two_classes, tmp_pa
         state.write_text(json.dumps(told))
     with pytest.raises(UsageError, match="written by another version of lvt_ff"):
         finetune(**options, resume=True)
+
+
+def test_a_run_on_shards_is_killed_and_goes_on(monkeypatch, everything, two_classes, tmp_path):
+    prepare_data(str(two_classes), tmp_path / "shards", num_workers=1)
+    options = dict(everything, train_data=str(tmp_path / "shards"), lora_rank=None)
+    options["lora_dropout"] = 0.0
+    finetune(**options, output_dir=tmp_path / "plain")
+    folder = tmp_path / "run"
+    resumed_is_uninterrupted(monkeypatch, options, tmp_path / "plain", folder, "step", 7)

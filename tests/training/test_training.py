@@ -567,7 +567,7 @@ def test_step_time_is_told_from_waiting_for_data(videos, tmp_path, monkeypatch):
         return wrapper
 
     for kind, name, seconds in (
-        (TrainDataset, "__getitem__", 1),
+        (TrainDataset, "_read", 1),
         (LVTFFForVideoClassification, "forward", 10),
     ):
         monkeypatch.setattr(kind, name, takes(seconds, getattr(kind, name)))
