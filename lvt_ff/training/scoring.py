@@ -15,6 +15,7 @@ from lvt_ff.data import EvalDataset, collate
 from lvt_ff.hf.pooling import Pooling, default_pooling, pool_logits
 from lvt_ff.hf.scores import score_function
 from lvt_ff.training.partial_scores import PartialScores, ScoredPart
+from lvt_ff.training.signals import leave_group
 from lvt_ff.utils.errors import Failure
 from lvt_ff.utils.progress import progress_bar
 
@@ -85,7 +86,13 @@ def score_videos(
     accelerator.wait_for_everyone()  # all have seen the same parts before there are new ones
     batches = _remaining(dataset, views_per_forward, done)
     mine = batches[accelerator.process_index :: accelerator.num_processes]
-    loader = DataLoader(dataset, batch_sampler=mine, collate_fn=collate, num_workers=num_workers)
+    loader = DataLoader(
+        dataset,
+        batch_sampler=mine,
+        collate_fn=collate,
+        num_workers=num_workers,
+        worker_init_fn=leave_group,
+    )
     total = sum(map(len, mine))
     bar = progress_bar(total, "video", desc=progress, shown=accelerator.is_main_process)
     views = dataset.num_clips * dataset.num_crops

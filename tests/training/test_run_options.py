@@ -293,3 +293,40 @@ def test_a_killed_worker_is_told_in_a_line(two_classes, tmp_path, monkeypatch, c
     assert main(["finetune", *(f"--{name}={value}" for name, value in flags.items())]) == 1
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert "killed by signal: Killed" in error and "lower --num_workers" in error
+
+
+@pytest.mark.parametrize(
+    "change, told",
+    [
+        (dict(early_stopping=3), "--early_stopping goes with evaluation data"),
+        (dict(keep_best=2), "--keep_best goes with evaluation data"),
+        (dict(eval_video_root="x"), "--eval_video_root goes with evaluation data"),
+        (dict(hub_private=True), "--hub_private goes with --push_to_hub"),
+        (dict(warmup_epochs=9.0), "--warmup_epochs 9 is longer than the run"),
+        (dict(total_batch_size=8, accumulation=2), "--accumulation follows from"),
+    ],
+)
+def test_options_without_an_effect_are_refused_before_anything_is_written(
+    options, tmp_path, change, told
+):
+    with pytest.raises(UsageError, match=told):
+        finetune(**{**options, **change})
+    assert not list(tmp_path.glob("run/*.*"))
+
+
+def test_a_csv_tracker_has_each_step_once_after_a_resume(options, tmp_path, monkeypatch):
+    count = iter(range(100))
+    after = loop.TrainingLoop._after_step
+
+    def dies(self, *args):
+        if next(count) == 6:
+            raise KeyboardInterrupt
+        after(self, *args)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(loop.TrainingLoop, "_after_step", dies)
+        finetune(**options, tracker="csv", save_steps=5)
+    finetune(**options, tracker="csv", save_steps=5, resume=True)
+    with open(tmp_path / "run/metrics.csv", newline="") as file:
+        steps = [int(row["step"]) for row in csv.DictReader(file) if row["name"] == "loss"]
+    assert steps == [*range(1, 11)]
