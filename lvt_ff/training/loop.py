@@ -57,6 +57,7 @@ from lvt_ff.utils.short_text import counted
 __all__ = ["LoopOptions", "TrainingLoop"]
 
 _VERSION = 2  # of what a checkpoint holds
+_LISTED = 20  # unreadable files that each evaluation keeps, of what may be thousands
 _MAX_SKIPPED = 50  # steps in a row that fp16's scaler leaves out: it halves its scale each time
 _TRACKED = ("loss", "top1", "lr", "grad_norm")
 
@@ -442,12 +443,12 @@ class TrainingLoop:
             told.append(f"evaluation {_scores(row, self.options.metric)}")
             if "eval_loss" in row:
                 told.append(f"loss {row['eval_loss']:.3f}")
-            if unread := row.get("eval_failures"):
+            if unread := row["eval_num_listed"] - row["eval_num_evaluated"]:
                 told.append(f"{unread} of {row['eval_num_listed']} videos could not be read")
         return ", ".join(told)
 
     def _evaluated(self, done: int) -> dict:
-        """Measures of the present weights; of files that were not read, the number."""
+        """Measures of the present weights; of files that could not be read, the first."""
         try:
             with gathered_weights(self.network, self.accelerator):
                 measures = self.evaluate()
@@ -459,7 +460,13 @@ class TrainingLoop:
                 f"{error} The checkpoint of step {done} was set aside: go on from the one before "
                 "it, if there is one, with `--resume --allow_changes` and a lower --lr."
             ) from error
-        return {key: len(v) if isinstance(v, list) else v for key, v in measures.items()}
+        if measures.get(self.options.metric) is None:
+            raise Failure(
+                f"None of the {measures['num_listed']} evaluation videos could be read after step "
+                f"{done}: {measures['failures'][0]['reason']} Its checkpoint is kept: go on with "
+                "--resume when they can be."
+            )
+        return {k: v[:_LISTED] if isinstance(v, list) else v for k, v in measures.items()}
 
     def _spoken_of(self) -> set[int]:
         """Steps whose weights this run, or a checkpoint that it may go on from, speaks of."""

@@ -103,7 +103,7 @@ ENDS = {
     "step": (loop.TrainingLoop, "_step", kill_after, NUM_STEPS),
     "save": (checkpoint, "save_file", kill_before, 3 * NUM_STEPS),
     "saved": (loop, "save_checkpoint", kill_after, NUM_STEPS),
-    "evaluation": (loop.TrainingLoop, "_check_scores", kill_before, 2),
+    "evaluation": (loop.TrainingLoop, "_evaluated", kill_after, 2),
     "best": (loop.KeptWeights, "save", kill_after, 2),
     "state": (loop, "update_state", kill_before, 2),
     "disk": (checkpoint, "save_file", disk_full, 3 * NUM_STEPS),
@@ -226,7 +226,6 @@ def test_settings_that_change_nothing_may_change(two_classes, tmp_path, capsys):
         tracker="csv",
         max_bad_fraction=0.5,
         save_minutes=5.0,
-        keep_best=3,
     )
     results = finetune(**options | changes, resume=True)
     assert results["changes"] == []
