@@ -269,13 +269,11 @@ def class_numbers(
     number = {name: place for place, name in enumerate(order)}
     if not order:
         raise ValueError(f"{source} has no labels.")
-    numbers = np.full(len(listing.names), -1)
-    for place, name in enumerate(listing.names):
-        known = name
-        if name not in number and listing.may_number:
-            known = _by_number(int(name), order, classes)
-        numbers[place] = number.get(known, -1)
-    return tuple(order), numbers
+    # One list has one meaning: where some numbers are no names, none of them is.
+    used = [listing.names[place] for place in np.unique(listing.labels)]
+    by_number = listing.may_number and not all(name in number for name in used)
+    known = [_by_number(int(n), order, classes) if by_number else n for n in listing.names]
+    return tuple(order), np.array([number.get(name, -1) for name in known], np.int64)
 
 
 def _class_numbers(

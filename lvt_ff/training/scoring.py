@@ -79,6 +79,7 @@ def score_videos(
 
     Raises:
         NotFinite: the model's scores are not numbers.
+        Failure: a video was scored by no process.
     """
     function = score_function(model.config)
     pooling = pooling or default_pooling(function)
@@ -111,8 +112,10 @@ def score_videos(
                         for some in clips.split(views_per_forward)
                     ]
                 logits = torch.cat(logits).unflatten(0, (-1, views))  # (videos, V, K)
+                bad = ~logits.isfinite().flatten(1).all(1)
+                logits[bad] = torch.nan  # so that no view, pooled with others, hides it
                 part.add(_kept(logits, function, pooling, dataset, keep_views))
-                if not logits.isfinite().all():
+                if bad.any():
                     break  # weights that are NaN are so for all processes, and for all videos
             if partial and time.monotonic() - written > SAVE_S:
                 partial.save(part)
@@ -190,6 +193,11 @@ def _merged(parts: list[ScoredPart], dataset: EvalDataset) -> Scores:
                 "weights are damaged, its training diverged, or fp16 has too small a range for "
                 "it; nothing was evaluated."
             )
+    if len(told) < len(dataset):
+        raise Failure(
+            f"{len(dataset) - len(told)} of {len(dataset)} videos were scored by no process: all "
+            "nodes need the same --output_dir. Evaluate without --resume."
+        )
     tables: dict[str, np.ndarray] = {}
     for part in parts:
         for name, rows in part.tensors().items():
