@@ -168,6 +168,7 @@ def test_killing_decoders_at_random_loses_no_count(place, tmp_path):
             clips=4,
             crops=3,
             output_dir=tmp_path / "out",
+            max_bad_fraction=1.0,
             num_workers=2,
             cpu=True,
         )

@@ -7,6 +7,7 @@ import json
 import shlex
 import zlib
 from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
@@ -25,13 +26,14 @@ from lvt_ff.ablation.recipe import (
 )
 from lvt_ff.ablation.report import markdown, write_report
 from lvt_ff.ablation.tables import Table, table_of
-from lvt_ff.data import load_video_list
+from lvt_ff.data import Augmentation, load_video_list
 from lvt_ff.data.synthetic.motion import MOTION_CLASSES, draw_motion
 from lvt_ff.data.synthetic.writer import write_dataset
 from lvt_ff.training.divergence import Diverged
 from lvt_ff.training.evaluate import make_accelerator
 from lvt_ff.training.finetune import finetune
-from lvt_ff.training.resume_rules import changed_settings, told_settings
+from lvt_ff.training.recipes import load_recipe, take_recipe
+from lvt_ff.training.resume_rules import changed_settings, noted_changes, told_settings
 from lvt_ff.utils.atomic_io import write_text
 from lvt_ff.utils.command_line import command
 from lvt_ff.utils.environment import environment
@@ -125,7 +127,7 @@ def _compare(
         accelerator.wait_for_everyone()
     videos = _video_lists(parts)
     derived = dict(
-        defaults={k: v for k, v in FINETUNE_DEFAULTS.items() if k not in recipe},
+        defaults=_defaults(recipe),
         train_videos=videos[0].fingerprint(),
         test_videos=videos[1].fingerprint(),
         num_classes=len(videos[0].class_names),
@@ -257,12 +259,19 @@ def _jobs(folder: Path, runs: dict[str, dict], seeds: int) -> list[tuple[str, in
     return [(name, seed) for seed in numbers for name in runs if seed < counts[name]]
 
 
+def _defaults(recipe: dict) -> dict:
+    """Options of a comparison that its recipe leaves as they are, and their values if known."""
+    values = FINETUNE_DEFAULTS | load_recipe(recipe["recipe"])
+    return {name: value for name, value in values.items() if name not in recipe}
+
+
 def _expected(options: dict, derived: dict) -> dict:
     """Settings, and what is derived, as a run's folder tells them if it is of this comparison."""
-    expected = {**FINETUNE_DEFAULTS, **options}
-    for key in ("sampling", "sampling_stride"):  # told by the model where not given
-        if expected[key] is None:
-            del expected[key]
+    chosen = SimpleNamespace(**{**FINETUNE_DEFAULTS, **options})
+    take_recipe(chosen, load_recipe(chosen.recipe))
+    expected = vars(chosen) | asdict(Augmentation.from_options(vars(chosen)))
+    # What is still open is told by data or model.
+    expected = {name: value for name, value in expected.items() if value is not None}
     steps = expected["batch_size"] * expected["accumulation"]
     expected["mixed_precision"] = derived["mixed_precision"]
     shared = dict(
@@ -290,8 +299,9 @@ def _result(folder: Path, options: dict, derived: dict) -> dict:
     except ValueError as error:
         raise UsageError(f"{file} is damaged ({error}): delete it and go on.") from error
     expected = told_settings(_expected(options, derived))
-    told = changed_settings(told_settings(stored), expected)
-    if told:
+    before = told_settings(stored)
+    told = changed_settings(before, expected), noted_changes(before, expected)
+    if told := ", ".join(filter(None, told)):
         raise UsageError(f"{folder} was made otherwise: {told}. Give another --output.")
     result = dict(environment=stored["environment"])
     if "diverged" in stored:

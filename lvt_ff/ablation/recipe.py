@@ -67,7 +67,7 @@ SCALES: dict[str, dict[str, Any]] = {
 _OF_THE_SCALE = ("model_args", "img_size", "pretrained", "scale_jitter")
 # Options of fine-tuning that the comparison sets itself.
 _OURS = ("train_data", "eval_data", "output_dir", "seed", "resume", "eval_epochs", "save_steps")
-_OURS += ("push_to_hub", "hub_private", "num_workers", "cpu")
+_OURS += ("push_to_hub", "hub_private", "num_workers", "cpu", "allow_changes")
 FINETUNE_DEFAULTS = {
     name: parameter.default
     for name, parameter in inspect.signature(finetune).parameters.items()
@@ -101,6 +101,11 @@ def checked_recipe(
     needed = dict(model="model", train_data="train", output_dir="runs")
     parsed = checked_options(finetune, {**needed, **changes}, "--recipe: ")
     changes = {name: parsed[name] for name in changes}
+    if changes.get("recipe") == "auto":
+        raise ValueError("--recipe: recipe must be one that is named: auto depends on the data.")
+    for name, value in changes.items():
+        if value is None and SCALES[scale]["recipe"].get(name) is not None:
+            raise ValueError(f"--recipe: {name} cannot be null.")
     recipe = dict(SCALES[scale]["recipe"])
     if "model" in changes:
         recipe = {key: value for key, value in recipe.items() if key not in _OF_THE_SCALE}

@@ -30,7 +30,9 @@ __all__ = [
     "read_views",
 ]
 
-_REPLACEMENTS = 10  # clips tried in place of one that cannot be read
+# Clips tried in place of one that cannot be read: where half of all cannot, which a run may allow,
+# ten in a row would be found in every epoch.
+_REPLACEMENTS = 30
 
 Key = tuple[int, int] | tuple[int, int, int]  # epoch, place in the list, and which of its clips
 
@@ -94,6 +96,8 @@ class TrainDataset(Dataset):
 
     def __getitems__(self, keys: Sequence[Key]) -> list[dict]:
         """Items of a batch: while a clip is augmented here, a decoder process reads the next."""
+        if type(self).__getitem__ is not TrainDataset.__getitem__:  # a subclass has its own items
+            return [self[key] for key in keys]
         items = []
         with ThreadPoolExecutor(1) as reader:
             reading = reader.submit(self._read, keys[0])
@@ -124,7 +128,8 @@ class TrainDataset(Dataset):
                 continue
             return _Read(index, clip, rng, failures)
         raise VideoReadError(
-            f"{_REPLACEMENTS} videos in a row could not be read; the last: {failures[-1][1]}"
+            f"{_REPLACEMENTS} videos in a row could not be read, perhaps as the place where they "
+            f"lie cannot be reached any more; the last: {failures[-1][1]}"
         )
 
     def _item(self, read: _Read) -> dict:

@@ -160,6 +160,11 @@ def load_video_list(
     """
     check_choice("missing", missing, get_args(Missing))
     check_choice("task", task, get_args(Task))
+    if task == "regression" and _is_folder(source, data_format):
+        raise ValueError(
+            f"The model predicts numbers (its problem_type is regression): give a CSV file with "
+            f"the columns path,label whose labels are numbers, got the folder {source}."
+        )
     request, listing = read_listing(
         source,
         data_format=data_format,
@@ -170,6 +175,13 @@ def load_video_list(
     )
     listing = _on_disk(request.source, listing, missing)
     return labelled(request, listing, class_names, task)
+
+
+def _is_folder(source: str | Path, data_format: DataFormat) -> bool:
+    """Whether classes are those that videos lie in the folders of, which are no numbers."""
+    if data_format == "auto" and Path(source).is_dir():
+        data_format = recognised(str(source))
+    return data_format == "folder"
 
 
 def read_listing(

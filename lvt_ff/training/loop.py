@@ -18,10 +18,13 @@ from torch.optim import Optimizer
 from lvt_ff.kernels import Kernel
 from lvt_ff.training.batches import MicroBatches, seed_micro_batch
 from lvt_ff.training.checkpoint import (
+    checkpoints,
     optimizer_tensors,
+    parameter_names,
     read_state,
     read_tensors,
     save_checkpoint,
+    set_aside,
     undamaged,
     update_state,
     with_tensors,
@@ -38,7 +41,8 @@ from lvt_ff.training.kept_weights import KeptWeights
 from lvt_ff.training.losses import hits
 from lvt_ff.training.mixing import BatchTransform
 from lvt_ff.training.optim import learning_rate, set_learning_rate
-from lvt_ff.training.resume_rules import changed_settings, noted_changes
+from lvt_ff.training.resume_rules import changed_settings, noted_changes, other_model
+from lvt_ff.training.scoring import NotFinite
 from lvt_ff.training.sharding import (
     empty_copy,
     full_tensors,
@@ -144,7 +148,9 @@ class TrainingLoop:
                 f"{checkpoint} was written by another version of lvt_ff: go on with that one, or "
                 "start again in another --output_dir."
             )
-        told = changed_settings(before, self.settings)
+        told, other = changed_settings(before, self.settings), other_model(before, self.settings)
+        if other:
+            raise UsageError(f"Cannot resume {checkpoint}: {other}. That is another model.")
         if told and not self.options.allow_changes:
             raise UsageError(
                 f"Cannot resume {checkpoint}: {told}. Use the same settings, or --allow_changes to "
@@ -159,6 +165,9 @@ class TrainingLoop:
             self.network.load_state_dict(read_tensors(checkpoint, "model"))
             self.history = History(**state["history"])
             scaler = state["scaler"]
+        # Of a checkpoint before the last, some may be gone.
+        kept = self.history.kept
+        self.history.kept = [row for row in kept if self.kept_weights.has(row["step"])]
         if told := ", ".join(filter(None, (told, noted_changes(before, self.settings)))):
             self.history.notes.append(f"from step {step + 1} on: {told}")
             self.accelerator.print(f"changed {self.history.notes[-1]}")
@@ -192,7 +201,8 @@ class TrainingLoop:
                 if first:
                     self.log.add(row)
                 reporter.update(_speed(row, batches.global_batch))
-                accelerator.log({key: row[key] for key in _TRACKED}, step=step + 1)
+                tracked = {key: row[key] for key in _TRACKED if row[key] is not None}
+                accelerator.log(tracked, step=step + 1)
                 self._after_step(step + 1, due, number)
         return self.history
 
@@ -213,10 +223,13 @@ class TrainingLoop:
         self.network.train()
 
     def _load(self, checkpoint: Path) -> None:
-        optimizer = self._own_optimizer()
-        tensors = optimizer_like(optimizer, read_tensors(checkpoint, "optimizer"))
-        optimizer.load_state_dict(with_tensors(optimizer.state_dict(), tensors))
-        if self.average is not None:
+        before = read_state(checkpoint)["settings"]
+        if before["optimizer"] == self.settings["optimizer"]:  # else it begins anew
+            optimizer = self._own_optimizer()
+            names = parameter_names(self.network, optimizer)
+            tensors = optimizer_like(self.network, read_tensors(checkpoint, "optimizer"))
+            optimizer.load_state_dict(with_tensors(optimizer.state_dict(), names, tensors))
+        if self.average is not None and before["ema_decay"]:  # else it begins here
             self.average.load(read_tensors(checkpoint, "average"))
 
     def _own_optimizer(self) -> Optimizer:
@@ -257,7 +270,8 @@ class TrainingLoop:
         self._note_bad_files(seen, facts["bad"])
         keys = batches.step_indices(step)[1]
         seconds = time.perf_counter() - start
-        row = dict(loss=loss, top1=hit, lr=lr, grad_norm=norm)
+        # Of a step that fp16's scaler leaves out the norm is no number, which JSON does not have.
+        row = dict(loss=loss, top1=hit, lr=lr, grad_norm=norm if math.isfinite(norm) else None)
         row |= dict(order=zlib.crc32(keys.tobytes()), time_s=seconds, wait_s=waited)
         return row, facts["signal"], facts["due"]
 
@@ -336,7 +350,7 @@ class TrainingLoop:
         return told, [path for batch in seen for path in batch["path"]]
 
     def _count_skipped(self, step: int) -> None:
-        if not getattr(self.optimizer, "step_was_skipped", False):
+        if not self.accelerator.optimizer_step_was_skipped:
             self.skipped_in_a_row = 0
             return
         self.history.skipped_steps += 1
@@ -357,7 +371,8 @@ class TrainingLoop:
             path, reason = next(reversed(self.history.bad_files.items()))
             raise Failure(
                 f"{len(self.history.bad_files)} training videos could not be read, more than "
-                f"--max_bad_fraction allows; the last: {path}: {reason}"
+                f"--max_bad_fraction allows; bad_files.csv has all of them, the last: {path}: "
+                f"{reason}"
             )
 
     # After a step
@@ -403,17 +418,14 @@ class TrainingLoop:
         row |= {f"train_{key}": means[key] for key in ("loss", "top1") if key in means}
         with self.average.applied() if self.average is not None else nullcontext():
             if self.evaluate is not None:
-                with gathered_weights(self.network, self.accelerator):
-                    measures = self.evaluate()
-                row |= {f"eval_{key}": value for key, value in measures.items()}
-                self._check_scores(row)
+                row |= {f"eval_{key}": value for key, value in self._evaluated(done).items()}
             self.history.epochs.append(row)
             self._keep(row)
         numbers = {k: v for k, v in row.items() if k.startswith("eval_") and _is_number(v)}
         self.accelerator.log(numbers, step=done)
         self._save_state(done)
         if self.accelerator.is_main_process:
-            self.kept_weights.keep_only([kept["step"] for kept in self.history.kept])
+            self.kept_weights.keep_only(self._spoken_of())
             print_line(f"epoch {epoch}/{total}: {self._told(row, means)}")
 
     def _num_epochs(self) -> int:
@@ -424,21 +436,39 @@ class TrainingLoop:
         if means:
             clips = self.batches.global_batch * means["num_steps"]
             told.append(f"training {_speed(means, clips)}")
+        if bad := len(self.history.bad_files):
+            told.append(f"{counted(bad, 'video')} could not be read")
         if self.evaluate is not None:
-            metric = self.options.metric
-            told.append(f"evaluation {_TITLES[metric]} {100 * row[f'eval_{metric}']:.1f} %")
+            told.append(f"evaluation {_scores(row, self.options.metric)}")
+            read, listed = row["eval_num_evaluated"], row["eval_num_listed"]
+            told += [f"{read} of {listed} videos read"] if read < listed else []
             if "eval_loss" in row:
                 told.append(f"loss {row['eval_loss']:.3f}")
+            if unread := len(row["eval_failures"]):
+                told.append(f"{unread} of {row['eval_num_listed']} videos could not be read")
         return ", ".join(told)
 
-    def _check_scores(self, row: dict) -> None:
-        value = row[f"eval_{self.options.metric}"]
-        if not math.isfinite(value):
+    def _evaluated(self, done: int) -> dict:
+        """Measures of the present weights; of files that were not read, the number."""
+        try:
+            with gathered_weights(self.network, self.accelerator):
+                measures = self.evaluate()
+        except NotFinite as error:  # on all processes alike
+            if self.accelerator.is_main_process:
+                set_aside(self.folder, done)
+            self.accelerator.wait_for_everyone()
             raise Diverged(
-                f"Scores of the evaluation after step {row['step']} are not finite numbers: the "
-                "weights have grown out of range. Lower --lr or use --clip_grad 1; an earlier "
-                "checkpoint is kept."
-            )
+                f"{error} The checkpoint of step {done} was set aside: go on from the one before "
+                "it, if there is one, with `--resume --allow_changes` and a lower --lr."
+            ) from error
+        return {key: len(v) if isinstance(v, list) else v for key, v in measures.items()}
+
+    def _spoken_of(self) -> set[int]:
+        """Steps whose weights this run, or a checkpoint that it may go on from, speaks of."""
+        kept = [*self.history.kept]
+        for checkpoint in checkpoints(self.folder):
+            kept += read_state(checkpoint)["history"]["kept"]
+        return {row["step"] for row in kept}
 
     def _keep(self, row: dict) -> None:
         """Keep the present weights if they are among the best so far."""
@@ -471,7 +501,9 @@ class TrainingLoop:
         )
 
     def _save(self, done: int) -> None:
-        optimizer = optimizer_tensors(self._own_optimizer().state_dict())
+        optimizer = self._own_optimizer()
+        names = parameter_names(self.network, optimizer)
+        optimizer = optimizer_tensors(optimizer.state_dict(), names)
         tensors = dict(model=self._weights(), optimizer=self._whole(optimizer))
         if self.average is not None:
             tensors["average"] = self._whole(self.average.average)
@@ -494,6 +526,18 @@ class TrainingLoop:
 
 
 _TITLES = {"top1": "top-1", "mean_average_precision": "mean average precision"}
+_BESIDE = {"mean_class_accuracy": "mean of classes", "majority_share": "largest class"}
+
+
+def _scores(row: dict, metric: str) -> str:
+    """A measure of an evaluation, and those that tell whether it means anything."""
+    told = f"{_TITLES[metric]} {100 * row[f'eval_{metric}']:.1f} %"
+    beside = [
+        f"{title} {100 * row[f'eval_{name}']:.1f} %"
+        for name, title in _BESIDE.items()
+        if f"eval_{name}" in row
+    ]
+    return f"{told} ({', '.join(beside)})" if beside else told
 
 
 def _failures(seen: list[dict]) -> list[list[tuple[str, str]]]:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from pathlib import Path
 from typing import Any
 
 from lvt_ff.hf import LVTFFForVideoClassification
@@ -15,7 +16,7 @@ from lvt_ff.utils.atomic_io import write_text
 from lvt_ff.utils.environment import environment
 from lvt_ff.utils.plots import curve_picture
 
-__all__ = ["run_results", "write_output"]
+__all__ = ["run_results", "write_bad_files", "write_output"]
 
 
 def run_results(run: Run, loop: TrainingLoop) -> dict[str, Any]:
@@ -69,7 +70,6 @@ def write_output(
             eval=f"{settings['eval_data']} ({results['num_eval']} videos)",
         ),
     )
-    write_text(folder / "bad_files.csv", _bad_files(history))
     if run.options.lora_keep_adapter:
         save_adapter(network, folder / "adapter", run.options.model)
     if run.options.lora_rank is not None:
@@ -77,11 +77,17 @@ def write_output(
     write_model_folder(folder, network, run.processor, card, {"results.json": results}, [curve])
 
 
-def _bad_files(history: History) -> str:
+def write_bad_files(folder: Path, history: History) -> None:
+    """Write `bad_files.csv`, with a row for each training video that was not, or not wholly, read.
+
+    Args:
+        folder: of the run, which may have ended early.
+        history: of the run.
+    """
     table = io.StringIO()
     damaged = [
         (path, f"damaged, used with what was left: {damage}")
         for path, damage in history.damaged_files.items()
     ]
     csv.writer(table).writerows([("path", "reason"), *history.bad_files.items(), *damaged])
-    return table.getvalue()
+    write_text(folder / "bad_files.csv", table.getvalue())

@@ -2,8 +2,6 @@
 
 import time
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +15,7 @@ from lvt_ff.data import EvalDataset, collate
 from lvt_ff.hf.pooling import Pooling, default_pooling, pool_logits
 from lvt_ff.hf.scores import score_function
 from lvt_ff.training.partial_scores import PartialScores, ScoredPart
+from lvt_ff.training.signals import leave_group
 from lvt_ff.utils.errors import Failure
 from lvt_ff.utils.progress import progress_bar
 
@@ -80,7 +79,6 @@ def score_videos(
 
     Raises:
         NotFinite: the model's scores are not numbers.
-        Failure: a process that reads videos was ended.
     """
     function = score_function(model.config)
     pooling = pooling or default_pooling(function)
@@ -88,14 +86,20 @@ def score_videos(
     accelerator.wait_for_everyone()  # all have seen the same parts before there are new ones
     batches = _remaining(dataset, views_per_forward, done)
     mine = batches[accelerator.process_index :: accelerator.num_processes]
-    loader = DataLoader(dataset, batch_sampler=mine, collate_fn=collate, num_workers=num_workers)
+    loader = DataLoader(
+        dataset,
+        batch_sampler=mine,
+        collate_fn=collate,
+        num_workers=num_workers,
+        worker_init_fn=leave_group,
+    )
     total = sum(map(len, mine))
     bar = progress_bar(total, "video", desc=progress, shown=accelerator.is_main_process)
     views = dataset.num_clips * dataset.num_crops
     part, scored, written = ScoredPart(), [], time.monotonic()
     was_training = model.training
     model.eval()
-    with torch.inference_mode(), bar, _deaths_in_words(partial):
+    with torch.inference_mode(), bar:
         for batch in loader:
             bar.update(len(batch["index"]))
             part.told += _told(batch)
@@ -203,19 +207,3 @@ def _merged(parts: list[ScoredPart], dataset: EvalDataset) -> Scores:
         damages=[tuple(row["damage"]) for row in told if row["damage"]],
         decoders={name: read.count(name) for name in sorted(set(read))},
     )
-
-
-@contextmanager
-def _deaths_in_words(partial: PartialScores | None) -> Iterator[None]:
-    """Within this block, the death of a data loader's process ends the run in a sentence."""
-    try:
-        yield
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        kept = "; --resume goes on with what was scored" if partial else ""
-        told = str(error).split("\n")[0].split(". ")[0]
-        raise Failure(
-            f"A process that reads videos was ended, perhaps for want of memory ({told}): lower "
-            f"--num_workers{kept}."
-        ) from error

@@ -4,6 +4,7 @@ import functools
 import inspect
 import io
 import os
+import re
 import runpy
 import sys
 import warnings
@@ -161,6 +162,15 @@ def is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, kinds) or "DefaultCPUAllocator" in str(error)
 
 
+def _ended(error: Exception) -> str:
+    """What torch says of the end of a data loader's process."""
+    told = f"{error} {error.__cause__ or ''}"
+    killed = re.search(r"killed by signal: [\w ]+", told)
+    code = re.search(r"exit code (\d+)", told)
+    how = killed[0] if killed else f"ended with exit code {code[1]}" if code else "ended"
+    return f"a process that reads videos was {how}"
+
+
 def _shortage(error: Exception, options: Iterable[str]) -> str | None:
     """What was short of memory, and which of a command's options take less; None for a bug."""
     if isinstance(error, torch.OutOfMemoryError):
@@ -168,9 +178,10 @@ def _shortage(error: Exception, options: Iterable[str]) -> str | None:
     elif is_out_of_memory(error):
         what, wanted = "out of memory", (*_SMALLER, *_SMALLER_CLIPS)
     elif "DataLoader worker" in str(error):
-        what, wanted = "a process that reads videos was ended, perhaps for want of memory", _WORKERS
+        what, wanted = f"{_ended(error)}, perhaps for want of memory", _WORKERS
     else:
         return None
     known = _SMALLER | _SMALLER_CLIPS | _OFF_THE_GPU | _WORKERS
     advice = [known[name] for name in wanted if name in options]
-    return f"{what}: {', or '.join(advice) or 'use a smaller model'}"
+    rest = ", and go on with --resume" if wanted is _WORKERS and "resume" in options else ""
+    return f"{what}: {', or '.join(advice) or 'use a smaller model'}{rest}"

@@ -168,6 +168,8 @@ def command_parser(function: Callable, prog: str, positional: Sequence[str] = ()
         group.add_argument(parser.labels[name], help=text, **form)
         usage += needed
     for action in parser._actions:
+        # jsonargparse's own way to add to a list, which would stand in the help beside each.
+        action.option_strings = [s for s in action.option_strings if not s.endswith("+")]
         action.help, action.metavar = _OWN_HELP.get(action.dest, (action.help, action.metavar))
     parser.usage = " ".join([*usage, "[options]"])
     return parser

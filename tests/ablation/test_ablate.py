@@ -195,7 +195,7 @@ def test_a_report_again_is_of_all_that_is_there_and_of_what_trained_it(videos, t
     assert len(devices) == 2 and "another machine" in devices
     assert all(device in (tmp_path / "tables.md").read_text() for device in devices)
     derived = again["derived"]
-    assert derived["defaults"]["label_smoothing"] == 0.0 and derived["num_processes"] == 1
+    assert derived["defaults"]["ema_decay"] == 0.0 and derived["num_processes"] == 1
     before = (tmp_path / "results.json").read_bytes()
     with pytest.raises(UsageError, match="epochs was 1, is 2"):  # before anything is trained
         ablate(tmp_path, seeds=2, recipe=dict(TINY, sampling="dense", epochs=2), **options)
@@ -270,6 +270,7 @@ def test_a_model_that_diverges_is_a_row_of_its_own(videos, tmp_path):
             "model_args may not have ['fixation']: rows differ in these",
         ),
         (["--recipe", '{"model_args": {"img_size": 64}}'], "give img_size beside model_args"),
+        (["--recipe", '{"recipe": "auto"}'], "recipe must be one that is named"),
         (["--recipe", '{"model": "some/folder"}'], "model must be a variant, with or without"),
         (["--recipe", '{"model_args": {"kernel_options": {"rank": 3}}}'], "has no option 'rank"),
         (["--recipe", '{"model_args": "x"}'], "--recipe"),

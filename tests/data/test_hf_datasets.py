@@ -116,6 +116,14 @@ def test_a_row_without_a_video_is_one_bad_video(files, tmp_path):
         videos.source(2)
 
 
+def test_paths_in_plain_text_are_read(files, tmp_path):
+    rows = dict(path=[str(file) for file in files], label=[NAMES[label] for label in LABELS])
+    datasets.Dataset.from_dict(rows).to_parquet(tmp_path / "a.parquet")
+    videos = load_video_list(tmp_path / "a.parquet")
+    assert list(videos.paths) == rows["path"]
+    assert np.array_equal(read_clip(videos.source(2), [3]), read_clip(files[2], [3]))
+
+
 def test_bytes_that_are_no_video_are_named(files, tmp_path):
     whole = dataset(files)
     rows = [dict(row) for row in whole]

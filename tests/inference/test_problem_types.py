@@ -220,7 +220,7 @@ def test_evaluation_without_a_readable_video_fails(folders, tmp_path, capsys, na
         ("regression", "fast", "has the label 'fast' for 0.mp4"),
         ("regression", "nan", "has the label 'nan' for 0.mp4"),
         ("several", "1", "predicts 3 numbers for a video"),
-        ("multi_label_classification", "1", "has classes that the model does not: ['1']"),
+        ("multi_label_classification", "fly", "has classes that the model does not: ['fly']"),
     ],
 )
 def test_labels_of_another_problem_are_one_line(

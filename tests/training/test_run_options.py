@@ -9,7 +9,8 @@ import re
 import numpy as np
 import pytest
 import torch
-from conftest import launch
+from accelerate import Accelerator
+from conftest import torchrun
 from runs import ARGS, FAST, rows, weights
 from safetensors.torch import load_file
 
@@ -33,7 +34,8 @@ def evaluations(monkeypatch, *accuracies):
 
 
 def _figures(top1):
-    return dict(top1=top1, top5=1.0, protocol="a view", num_listed=10, num_evaluated=10)
+    counts = dict(num_listed=10, num_evaluated=10, failures=[])
+    return dict(top1=top1, top5=1.0, protocol="a view", **counts)
 
 
 def kept(folder):
@@ -184,13 +186,9 @@ def test_an_evaluation_that_gives_no_numbers_ends_the_run(options, tmp_path):
 def test_steps_that_the_scaler_of_fp16_skips_are_counted_and_end_the_run_if_many(
     options, monkeypatch, tmp_path
 ):
-    step = loop.TrainingLoop._count_skipped
-
-    def skipping(self, number):
-        self.optimizer.step_was_skipped = number in (1, 2, 5)
-        step(self, number)
-
-    monkeypatch.setattr(loop.TrainingLoop, "_count_skipped", skipping)
+    steps = iter(range(100))
+    skipped = property(lambda self: next(steps) % 10 in (1, 2, 5))
+    monkeypatch.setattr(Accelerator, "optimizer_step_was_skipped", skipped)
     assert finetune(**options)["skipped_steps"] == 3
     monkeypatch.setattr(loop, "_MAX_SKIPPED", 1)
     with pytest.raises(
@@ -224,7 +222,7 @@ def test_several_labels_train_with_bce_and_are_measured_by_precision(several, tm
     out = capsys.readouterr().out
     assert "evaluation mean average precision" in out
     assert main(["evaluate", f"--model={tmp_path}/run", f"--data={several}", "--cpu"]) == 0
-    assert "mean average precision" in (tmp_path / "run/README.md").read_text()
+    assert "| mAP |" in (tmp_path / "run/README.md").read_text()
 
 
 def test_one_label_of_several_classes_may_train_with_bce(options):
@@ -237,7 +235,8 @@ def test_one_label_of_several_classes_may_train_with_bce(options):
 
 def test_compiled_training_gives_the_losses_of_plain_training(options, tmp_path, monkeypatch):
     monkeypatch.setattr(torch._dynamo.config, "suppress_errors", False)
-    plain = dict(options, epochs=1, batch_size=5)
+    plain = dict(options, epochs=1, batch_size=5, drop_path_rate=0.0)
+    plain["model_args"] = dict(ARGS, drop_rate=0.0)  # compiled dropout draws otherwise
     finetune(**dict(plain, output_dir=tmp_path / "plain"))
     torch._dynamo.reset()
     finetune(**dict(plain, output_dir=tmp_path / "compiled"), compile=True)
@@ -246,22 +245,35 @@ def test_compiled_training_gives_the_losses_of_plain_training(options, tmp_path,
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
 
 
+EACH = """
+import json, sys
+from accelerate.state import AcceleratorState
+from lvt_ff.training.finetune import finetune
+for options in json.loads(sys.argv[1]):
+    finetune(**options)
+    AcceleratorState._reset_state()
+"""
+
+
 def test_rates_and_losses_do_not_depend_on_how_a_step_is_shared_out(options, two_classes, tmp_path):
-    """1 and 2 processes, with 1, 2 and 4 passes, at four clips a step."""
-    plain = dict(options, train_data=str(two_classes), mixup=0.0, epochs=1)
+    """1 and 2 processes, each with 1, 2 and 4 forward passes, at eight clips a step."""
+    plain = dict(options, train_data=str(two_classes), drop_path_rate=0.0)
     plain["model_args"] = dict(ARGS, drop_rate=0.0)
-    found = {}
-    for passes, batch_size in ((1, 4), (2, 2), (4, 1)):
-        folder = tmp_path / f"one_{passes}"
-        finetune(**dict(plain, output_dir=folder, batch_size=batch_size, accumulation=passes))
-        found[folder.name] = np.array(rows(folder, "loss", "lr"))
-    for passes, batch_size in ((1, 2), (2, 1)):
-        folder = tmp_path / f"two_{passes}"
-        shared = dict(plain, output_dir=str(folder), batch_size=batch_size, accumulation=passes)
-        launch(2, "finetune", shared)
-        found[folder.name] = np.array(rows(folder, "loss", "lr"))
+    shared = {}
+    for world in (1, 2):
+        for passes in (1, 2, 4):
+            folder = tmp_path / f"{world} processes, {passes} passes"
+            sizes = dict(batch_size=8 // world // passes, accumulation=passes)
+            shared.setdefault(world, []).append(dict(plain, output_dir=str(folder), **sizes))
+    for one in shared[1]:
+        finetune(**one)
+    (tmp_path / "each.py").write_text(EACH)
+    torchrun(2, str(tmp_path / "each.py"), json.dumps(shared[2]))
+    found = {folder.name: rows(folder, "loss", "lr") for folder in tmp_path.glob("*passes")}
+    assert len(found) == 6
     for name, values in found.items():
-        np.testing.assert_allclose(values, found["one_1"], atol=2e-5, err_msg=name)
+        first = found["1 processes, 1 passes"]
+        np.testing.assert_allclose(values, first, atol=2e-5, err_msg=name)
 
 
 def test_a_run_tells_of_itself_without_a_terminal(options, monkeypatch, capsys):
@@ -281,3 +293,40 @@ def test_a_killed_worker_is_told_in_a_line(two_classes, tmp_path, monkeypatch, c
     assert main(["finetune", *(f"--{name}={value}" for name, value in flags.items())]) == 1
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert "killed by signal: Killed" in error and "lower --num_workers" in error
+
+
+@pytest.mark.parametrize(
+    "change, told",
+    [
+        (dict(early_stopping=3), "--early_stopping goes with evaluation data"),
+        (dict(keep_best=2), "--keep_best goes with evaluation data"),
+        (dict(eval_video_root="x"), "--eval_video_root goes with evaluation data"),
+        (dict(hub_private=True), "--hub_private goes with --push_to_hub"),
+        (dict(warmup_epochs=9.0), "--warmup_epochs 9 is longer than the run"),
+        (dict(total_batch_size=8, accumulation=2), "--accumulation follows from"),
+    ],
+)
+def test_options_without_an_effect_are_refused_before_anything_is_written(
+    options, tmp_path, change, told
+):
+    with pytest.raises(UsageError, match=told):
+        finetune(**{**options, **change})
+    assert not list(tmp_path.glob("run/*.*"))
+
+
+def test_a_csv_tracker_has_each_step_once_after_a_resume(options, tmp_path, monkeypatch):
+    count = iter(range(100))
+    after = loop.TrainingLoop._after_step
+
+    def dies(self, *args):
+        if next(count) == 6:
+            raise KeyboardInterrupt
+        after(self, *args)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(loop.TrainingLoop, "_after_step", dies)
+        finetune(**options, tracker="csv", save_steps=5)
+    finetune(**options, tracker="csv", save_steps=5, resume=True)
+    with open(tmp_path / "run/metrics.csv", newline="") as file:
+        steps = [int(row["step"]) for row in csv.DictReader(file) if row["name"] == "loss"]
+    assert steps == [*range(1, 11)]

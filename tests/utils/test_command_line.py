@@ -353,6 +353,15 @@ def test_advice_on_memory_names_options_of_the_command(name, capsys):
             RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly"),
             "a process that reads videos was ended, perhaps for want of memory: lower --num_",
         ),
+        (
+            RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "),
+            "a process that reads videos was killed by signal: Killed, perhaps for want of memory: "
+            "lower --num_workers, and go on with --resume",
+        ),
+        (
+            RuntimeError("DataLoader worker (pid 7) exited unexpectedly with exit code 3. Details"),
+            "a process that reads videos was ended with exit code 3, perhaps for want of memory",
+        ),
     ],
 )
 def test_other_shortages_are_a_line_too(error, message, capsys):

@@ -94,7 +94,8 @@ def test_fine_tuning_leaves_no_bar_on_the_terminal(tmp_path):
     command += ["--model_args", fields, "--epochs", "2", "--batch_size", "2", "--num_workers", "0"]
     lines, text, status = on_terminal(*command, columns=200)
     assert status == 0 and BAR.search(text)
-    starts = ["start: ", "6 training videos", "epoch 1/2: ", "epoch 2/2: ", "wrote the model"]
+    starts = ["start: ", "recipe: scratch", "6 training videos", "the recipe's learning rate"]
+    starts += ["epoch 1/2: ", "epoch 2/2: ", "wrote the model"]
     table = re.compile(r"training +evaluation|.* \d+ +\d+  [ab]$|(training|evaluation): smallest")
     lines = [line for line in lines if line and not table.match(line)]
     assert len(lines) == len(starts), lines

@@ -212,11 +212,12 @@ def _undecoded(dataset: Any, column: str) -> Any:
 def _names(dataset: Any, column: str) -> list[str]:
     """What videos are called: their paths, or else their rows."""
     import pyarrow.compute
+    import pyarrow.types
 
     names = []
     for table in dataset.with_format("arrow").iter(_ROWS):
         videos = table.column(column)
-        if hasattr(videos.type, "fields"):
+        if pyarrow.types.is_struct(videos.type):
             videos = pyarrow.compute.struct_field(videos, "path")
         names += videos.to_pylist()
     return [name or f"row {row}" for row, name in enumerate(names)]

@@ -99,6 +99,7 @@ def _problem(content: memoryview, member: str, size: int) -> str | None:
         return "there is no member at its place"
     # Long names, and those that are not ASCII, stand in a header of their own before this one.
     is_plain = member.isascii() and len(member) <= tarfile.LENGTH_NAME
-    if header.size != size or (is_plain and header.name != member):
+    name = header.name.encode(errors="backslashreplace").decode()  # as the index has it
+    if header.size != size or (is_plain and name != member):
         return f"there is another member, {header.name!r} of {header.size:,} bytes, at its place"
     return None
