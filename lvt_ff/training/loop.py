@@ -440,11 +440,9 @@ class TrainingLoop:
             told.append(f"{counted(bad, 'video')} could not be read")
         if self.evaluate is not None:
             told.append(f"evaluation {_scores(row, self.options.metric)}")
-            read, listed = row["eval_num_evaluated"], row["eval_num_listed"]
-            told += [f"{read} of {listed} videos read"] if read < listed else []
             if "eval_loss" in row:
                 told.append(f"loss {row['eval_loss']:.3f}")
-            if unread := len(row["eval_failures"]):
+            if unread := row.get("eval_failures"):
                 told.append(f"{unread} of {row['eval_num_listed']} videos could not be read")
         return ", ".join(told)
 
