@@ -232,7 +232,7 @@ def labelled(
         return _with_values(source, listing, class_names)
     order, number = _class_numbers(source, listing, class_names, request.classes)
     if task == "multi":
-        return _with_several_labels(listing, order, number)
+        return _with_several_labels(source, listing, order, number)
     return _with_classes(source, listing, order, number)
 
 
@@ -349,12 +349,16 @@ def _with_classes(
     return VideoList(listing.paths, labels, order, listing.spans, listing.store)
 
 
-def _with_several_labels(listing: Listing, order: tuple[str, ...], number: np.ndarray) -> VideoList:
+def _with_several_labels(
+    source: str, listing: Listing, order: tuple[str, ...], number: np.ndarray
+) -> VideoList:
     """A list of several labels a video; rows of one path and span are one video."""
     place, first = _videos_of(listing)
     owners, values = place[listing.rows], number[listing.labels]
     labels = np.zeros((len(first), len(order)), np.uint8)
     labels[owners, values] = 1
+    if not labels.any():
+        raise ValueError(f"No video of {source} has a label: some need one to learn or measure by.")
     spans = None
     if listing.label_spans is not None:
         spans = LabelSpans.of(owners, values, listing.label_spans, len(first))

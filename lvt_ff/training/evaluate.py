@@ -119,7 +119,8 @@ def evaluate_videos(
     read = ~np.isnan(scores.logits).any(axis=1)
     if scores.failures:
         figures = measure(scores.logits[read], videos.labels[read], videos.class_names, function)
-        results["of_read"] = {n: figures[n] for n in figures if n in _FALLS_WITH_FAILURES}
+        told = {n: figures[n] for n in _FALLS_WITH_FAILURES if figures.get(n) is not None}
+        results["of_read"] = told
     results.update(
         num_listed=len(dataset),
         num_evaluated=len(dataset) - len(scores.failures),
