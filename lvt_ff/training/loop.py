@@ -106,7 +106,8 @@ class TrainingLoop:
         batch_transform: clips and labels as they were read to inputs and targets.
         criterion: of logits and targets.
         ema_decay: of the averaged weights that are evaluated and kept; None keeps the present ones.
-        evaluate: gives measures of the present weights, or None without evaluation data.
+        evaluate: gives measures of the present weights, unless the function that it is given says
+            that a signal came; None without evaluation data.
     """
 
     def __init__(
@@ -123,7 +124,7 @@ class TrainingLoop:
         batch_transform: BatchTransform,
         criterion: Callable[[Tensor, Tensor], Tensor],
         ema_decay: float | None,
-        evaluate: Callable[[], dict] | None,
+        evaluate: Callable[[Callable[[], int]], dict] | None,
     ):
         self.network, self.optimizer = network, optimizer
         self.kernels = [part for part in network.modules() if isinstance(part, Kernel)]
@@ -136,6 +137,7 @@ class TrainingLoop:
         self.ema_decay, self.average = ema_decay, None
         self.history = History()
         self.skipped_in_a_row = 0
+        self._request = StopRequest()
         self._resumed: tuple[Path, dict] | None = None
         self._saved_s = time.perf_counter()
 
@@ -192,6 +194,7 @@ class TrainingLoop:
         first = accelerator.is_main_process
         reporter = Reporter(batches.num_steps, "step", initial=done, shown=first)
         with stop_requests() as request, self._opened_log(done), reporter:
+            self._request = request
             if self._is_end(done) and not self._is_evaluated(done):
                 self._end_epoch(done)  # it was stopped in this evaluation
             for step in range(done, batches.num_steps):
@@ -451,7 +454,9 @@ class TrainingLoop:
         """Measures of the present weights; of files that could not be read, the first."""
         try:
             with gathered_weights(self.network, self.accelerator):
-                measures = self.evaluate()
+                measures = self.evaluate(lambda: self._request.number)
+        except Stopped as error:
+            raise Stopped(f"{error} when you go on with --resume", error.number) from error
         except NotFinite as error:  # on all processes alike
             if self.accelerator.is_main_process:
                 set_aside(self.folder, done)
