@@ -1,5 +1,6 @@
 """The scripts in `benchmarks/` start without a GPU, and ask only for what there is."""
 
+import importlib
 import json
 import os
 import runpy
@@ -8,6 +9,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from accelerate.commands.launch import launch_command_parser
 from conftest import random_frames
@@ -15,7 +17,9 @@ from conftest import random_frames
 import lvt_ff
 from lvt_ff.benchmarking.benchmark import _groups, benchmark
 from lvt_ff.data.synthetic.writer import write_video
+from lvt_ff.training import run_setup
 from lvt_ff.training.finetune import finetune
+from lvt_ff.training.recipes import load_recipe
 from lvt_ff.utils.option_parser import command_parser, parse_command
 
 ROOT = Path(__file__).parents[1]
@@ -166,3 +170,65 @@ def test_the_script_of_gpu_runs_asks_for_what_there_is(tmp_path):
     launch = launch_command_parser().parse_args(words[3][2:])
     assert launch.use_fsdp and str(launch.fsdp_version) == "2" and launch.mixed_precision == "bf16"
     assert launch.training_script == "benchmarks/finetune.py"
+
+
+@pytest.fixture
+def small_set(monkeypatch):
+    """The script as a module, which the processes that draw its videos find."""
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    yield importlib.import_module("small_set")
+    sys.modules.pop("small_set")
+
+
+def test_classes_of_the_small_set_are_shapes_that_go_left_and_right(small_set, monkeypatch):
+    paint, painted = small_set._paint, []
+    monkeypatch.setattr(small_set, "_paint", lambda _, *thing: painted.append(thing))
+    shapes: dict[str, set] = {}
+    for label, name in enumerate(small_set.CLASSES):
+        painted.clear()
+        small_set.draw_clip(label, np.random.default_rng(7))
+        largest = max(radius for *_, radius, _ in painted)
+        track = [thing for thing in painted if thing[3] == largest]
+        ways = np.diff([centre[0] for _, _, centre, _, _ in track])
+        assert len(ways) == 15 and (ways < 0 if name.endswith("left") else ways > 0).all()
+        shapes.setdefault(name.split()[0], set()).update(shape for shape, *_ in track)
+    areas = dict(disc=np.pi, square=4, triangle=2, cross=2 * 1.2 - 0.6**2)
+    assert set(shapes) == set(areas)
+    for name, (shape,) in shapes.items():
+        picture, white = np.zeros((64, 64, 3)), np.full(3, 255.0)
+        paint(picture, shape, white, np.array([30.0, 33.0]), 10.0, 0.3)
+        assert picture.sum() / white.sum() == pytest.approx(100 * areas[name], rel=0.03), name
+
+
+def test_the_small_set_compares_the_defaults_with_the_former_ones(
+    small_set, tmp_path, monkeypatch, capsys
+):
+    """With one epoch for each, on a clip of a class."""
+    runs = [dict(top1=top1) for top1 in (0.5, 0.25, 0.9)]
+    assert small_set.summary(runs) == dict(mean=pytest.approx(0.55), lowest=0.25, highest=0.9)
+    short = dict(load_recipe("small"), epochs=1, warmup_epochs=0.0)
+    assert set(short) <= set(small_set.FORMER)
+    monkeypatch.setattr(run_setup, "load_recipe", dict(small=short).__getitem__)
+    monkeypatch.setattr(small_set, "FORMER", dict(small_set.FORMER, epochs=1, warmup_epochs=1.0))
+    folder = tmp_path / "new"
+    words = ["--clips", 1, "--test_clips", 2, "--image_steps", 2, "--seeds", 3]
+    words += ["--num_workers", 0]
+    monkeypatch.setattr(sys, "argv", ["small_set.py", str(folder), *map(str, words)])
+    small_set.main()
+    found = json.loads((folder / "results.json").read_text())
+    means = []
+    for way, expected in (("defaults", short), ("former", small_set.FORMER)):
+        (run,) = found[way]["runs"]
+        record = json.loads((folder / f"{way}_3" / "results.json").read_text())
+        assert run["settings"] == record["settings"] and run["seed"] == 3
+        given = {name: run["settings"][name] for name in expected}
+        assert given == json.loads(json.dumps(expected))
+        assert run["settings"]["recipe"] == "small" and run["bad_files"] == 2
+        bad = (folder / f"{way}_3" / "bad_files.csv").read_text()
+        assert all(name in bad for name in found["damaged"])
+        tested = json.loads((folder / f"{way}_3" / "evaluation.json").read_text())
+        assert run["top1"] == tested["top1"] and tested["num_listed"] == 16
+        means.append(run["top1"])
+        assert found[way]["mean"] == means[-1]
+    assert found["difference"] == means[0] - means[1]
+    assert f"difference: {100 * found['difference']:+.1f} points" in capsys.readouterr().out

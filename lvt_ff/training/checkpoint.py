@@ -8,17 +8,21 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from lvt_ff.utils.atomic_io import atomic_folder, write_text
 from lvt_ff.utils.errors import Failure, one_line
 
 __all__ = [
+    "checkpoints",
     "last_checkpoint",
     "optimizer_tensors",
+    "parameter_names",
     "read_state",
     "read_tensors",
     "save_checkpoint",
+    "set_aside",
     "undamaged",
     "update_state",
     "with_tensors",
@@ -28,23 +32,33 @@ _PATTERN = "step_*"
 _KEPT = 2  # the newest, and the one before it, for those who want to go on from before a mistake
 
 
-def optimizer_tensors(state: dict) -> dict[str, Tensor]:
-    """The tensors of an optimizer's `state_dict`, each under `PARAMETER.NAME`."""
+def parameter_names(network: nn.Module, optimizer: Optimizer) -> list[str]:
+    """Names of an optimizer's parameters, by the numbers that its `state_dict` has for them."""
+    names = {parameter: name for name, parameter in network.named_parameters()}
+    return [names[parameter] for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def optimizer_tensors(state: dict, names: list[str]) -> dict[str, Tensor]:
+    """The tensors of an optimizer's `state_dict`, each under `PARAMETER/NAME`."""
     return {
-        f"{index}.{name}": tensor.contiguous()
+        f"{names[index]}/{name}": tensor.contiguous()
         for index, values in state["state"].items()
         for name, tensor in values.items()
         if isinstance(tensor, Tensor)
     }
 
 
-def with_tensors(state: dict, tensors: dict[str, Tensor]) -> dict:
-    """An optimizer's `state_dict` with the groups of `state` and these tensors."""
-    names = {str(index): index for group in state["param_groups"] for index in group["params"]}
-    values: dict[int | str, dict[str, Tensor]] = {}
+def with_tensors(state: dict, names: list[str], tensors: dict[str, Tensor]) -> dict:
+    """An optimizer's `state_dict` with the groups of `state` and the tensors of its parameters.
+
+    Parameters that there are none for begin as in a new optimizer.
+    """
+    numbers = {name: index for index, name in enumerate(names)}
+    values: dict[int, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
-        index, name = key.rsplit(".", 1)
-        values.setdefault(names[index], {})[name] = tensor
+        parameter, name = key.rsplit("/", 1)
+        if parameter in numbers:
+            values.setdefault(numbers[parameter], {})[name] = tensor
     return dict(state=values, param_groups=state["param_groups"])
 
 
@@ -64,7 +78,7 @@ def save_checkpoint(
         for name, values in tensors.items():
             save_file(values, new / f"{name}.safetensors")
         (new / "state.json").write_text(_text(step, state))
-    for old in _checkpoints(folder)[:-_KEPT]:
+    for old in checkpoints(folder)[:-_KEPT]:
         shutil.rmtree(old)
 
 
@@ -75,8 +89,20 @@ def update_state(folder: Path, step: int, state: dict) -> None:
 
 def last_checkpoint(folder: Path) -> Path | None:
     """The newest complete checkpoint."""
-    found = _checkpoints(folder)
+    found = checkpoints(folder)
     return found[-1] if found else None
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """All complete ones, the newest last."""
+    return sorted(folder.glob(_PATTERN), key=lambda path: int(path.name.removeprefix("step_")))
+
+
+def set_aside(folder: Path, step: int) -> None:
+    """Take a checkpoint that cannot be gone on from out of those that are."""
+    target = folder / f"diverged_{step:08d}"
+    shutil.rmtree(target, ignore_errors=True)
+    _folder(folder, step).rename(target)
 
 
 def read_state(checkpoint: Path) -> dict:
@@ -95,7 +121,7 @@ def undamaged(checkpoint: Path) -> Iterator[None]:
     try:
         yield
     except (ValueError, LookupError, RuntimeError, SafetensorError, OSError) as error:
-        others = [path.name for path in _checkpoints(checkpoint.parent) if path != checkpoint]
+        others = [path.name for path in checkpoints(checkpoint.parent) if path != checkpoint]
         advice = f"to go on from {others[-1]}" if others else "and start again"
         raise Failure(
             f"{checkpoint} is damaged ({one_line(error)[:200]}): delete it {advice}."
@@ -108,8 +134,3 @@ def _folder(folder: Path, step: int) -> Path:
 
 def _text(step: int, state: dict) -> str:
     return json.dumps(dict(state, step=step))
-
-
-def _checkpoints(folder: Path) -> list[Path]:
-    """By step, the newest last."""
-    return sorted(folder.glob(_PATTERN), key=lambda path: int(path.name.removeprefix("step_")))

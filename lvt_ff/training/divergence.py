@@ -73,7 +73,7 @@ def told_divergence(step: int, what: str, layer: str | None, paths: Sequence[str
         f"{what} not a finite number at step {step}{where}. Clips: {listed(list(paths), 8, 200)}. "
         "The last checkpoint is from before it: look at these clips, or go on from it with "
         "`--resume --allow_changes` and a lower --lr, --clip_grad, or --mixed_precision bf16 "
-        "instead of fp16."
+        "instead of fp16. If it stops there at once, delete the newest step_* folder too."
     )
 
 

@@ -4,7 +4,7 @@ Batches, augmentation, dropout and learning rate are functions of (seed, step): 
 killed anywhere and resumed computes what an uninterrupted one on the same machine computes.
 """
 
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Annotated, Any, Literal
@@ -13,6 +13,7 @@ from lvt_ff.data import MAX_PIXELS, Augmentation, DataFormat, Decoder, Missing, 
 from lvt_ff.hub.push import check_login, push
 from lvt_ff.training.batch_size import LrScaling
 from lvt_ff.training.checkpoint import last_checkpoint
+from lvt_ff.training.loop import TrainingLoop
 from lvt_ff.training.losses import Loss
 from lvt_ff.training.recipes import Recipe
 from lvt_ff.training.run_output import run_results, write_bad_files, write_output
@@ -24,6 +25,7 @@ from lvt_ff.training.run_setup import (
     training_loader,
     training_loop,
 )
+from lvt_ff.training.trackers import start_trackers
 from lvt_ff.utils.command_line import command
 from lvt_ff.utils.errors import UsageError, usage
 from lvt_ff.utils.option_types import (
@@ -233,6 +235,7 @@ def finetune(
     options.output_dir = Path(output_dir)
     with usage():
         check_options(options)
+        _last_checkpoint(options)
         if push_to_hub:
             check_login(push_to_hub)
         run = prepared_run(options)
@@ -250,22 +253,30 @@ def _train(run: Run) -> dict:
         loop = training_loop(run)
     if checkpoint:
         loop.resume(checkpoint)
+    start_trackers(accelerator, options.tracker, run.batches.first_step)
     accelerator.print("\n".join(told_start(run, loop)))
     try:
         history = loop.run(iter(training_loader(run)))
-    finally:  # above all where too many could not be read
-        if accelerator.is_main_process:
-            write_bad_files(options.output_dir, loop.history)
+    except BaseException:
+        with suppress(OSError):  # which would hide what happened
+            _write_bad_files(run, loop)
+        raise
+    _write_bad_files(run, loop)
     results = run_results(run, loop)
     if accelerator.is_main_process:
         write_output(run, loop.load_best(), history, loop.log.rows(), results)
         print(f"wrote the model folder {options.output_dir}")
-        if options.push_to_hub:
-            push(options.output_dir, options.push_to_hub, private=options.hub_private)
     accelerator.wait_for_everyone()
     for log in accelerator.trackers:
         log.finish()
+    if options.push_to_hub and accelerator.is_main_process:  # others need not wait for it
+        push(options.output_dir, options.push_to_hub, private=options.hub_private)
     return results
+
+
+def _write_bad_files(run: Run, loop: TrainingLoop) -> None:
+    if run.accelerator.is_main_process:
+        write_bad_files(run.options.output_dir, loop.history)
 
 
 def _last_checkpoint(options: SimpleNamespace) -> Path | None:

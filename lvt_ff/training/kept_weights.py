@@ -30,7 +30,10 @@ class KeptWeights:
     def load(self, step: int) -> dict[str, Tensor]:
         return load_file(self._folder(step) / _NAME)
 
-    def keep_only(self, steps: list[int]) -> None:
+    def has(self, step: int) -> bool:
+        return (self._folder(step) / _NAME).is_file()
+
+    def keep_only(self, steps: set[int]) -> None:
         """Delete all others. Not before the checkpoint that speaks of them is written."""
         kept = {self._folder(step) for step in steps}
         for old in self.folder.glob("best_*"):

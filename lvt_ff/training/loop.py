@@ -18,10 +18,13 @@ from torch.optim import Optimizer
 from lvt_ff.kernels import Kernel
 from lvt_ff.training.batches import MicroBatches, seed_micro_batch
 from lvt_ff.training.checkpoint import (
+    checkpoints,
     optimizer_tensors,
+    parameter_names,
     read_state,
     read_tensors,
     save_checkpoint,
+    set_aside,
     undamaged,
     update_state,
     with_tensors,
@@ -38,7 +41,8 @@ from lvt_ff.training.kept_weights import KeptWeights
 from lvt_ff.training.losses import hits
 from lvt_ff.training.mixing import BatchTransform
 from lvt_ff.training.optim import learning_rate, set_learning_rate
-from lvt_ff.training.resume_rules import changed_settings, noted_changes
+from lvt_ff.training.resume_rules import changed_settings, noted_changes, other_model
+from lvt_ff.training.scoring import NotFinite
 from lvt_ff.training.sharding import (
     empty_copy,
     full_tensors,
@@ -53,6 +57,7 @@ from lvt_ff.utils.short_text import counted
 __all__ = ["LoopOptions", "TrainingLoop"]
 
 _VERSION = 2  # of what a checkpoint holds
+_LISTED = 20  # unreadable files that each evaluation keeps, of what may be thousands
 _MAX_SKIPPED = 50  # steps in a row that fp16's scaler leaves out: it halves its scale each time
 _TRACKED = ("loss", "top1", "lr", "grad_norm")
 
@@ -101,7 +106,8 @@ class TrainingLoop:
         batch_transform: clips and labels as they were read to inputs and targets.
         criterion: of logits and targets.
         ema_decay: of the averaged weights that are evaluated and kept; None keeps the present ones.
-        evaluate: gives measures of the present weights, or None without evaluation data.
+        evaluate: gives measures of the present weights, unless the function that it is given says
+            that a signal came; None without evaluation data.
     """
 
     def __init__(
@@ -118,7 +124,7 @@ class TrainingLoop:
         batch_transform: BatchTransform,
         criterion: Callable[[Tensor, Tensor], Tensor],
         ema_decay: float | None,
-        evaluate: Callable[[], dict] | None,
+        evaluate: Callable[[Callable[[], int]], dict] | None,
     ):
         self.network, self.optimizer = network, optimizer
         self.kernels = [part for part in network.modules() if isinstance(part, Kernel)]
@@ -131,6 +137,7 @@ class TrainingLoop:
         self.ema_decay, self.average = ema_decay, None
         self.history = History()
         self.skipped_in_a_row = 0
+        self._request = StopRequest()
         self._resumed: tuple[Path, dict] | None = None
         self._saved_s = time.perf_counter()
 
@@ -144,7 +151,9 @@ class TrainingLoop:
                 f"{checkpoint} was written by another version of lvt_ff: go on with that one, or "
                 "start again in another --output_dir."
             )
-        told = changed_settings(before, self.settings)
+        told, other = changed_settings(before, self.settings), other_model(before, self.settings)
+        if other:
+            raise UsageError(f"Cannot resume {checkpoint}: {other}. That is another model.")
         if told and not self.options.allow_changes:
             raise UsageError(
                 f"Cannot resume {checkpoint}: {told}. Use the same settings, or --allow_changes to "
@@ -159,6 +168,9 @@ class TrainingLoop:
             self.network.load_state_dict(read_tensors(checkpoint, "model"))
             self.history = History(**state["history"])
             scaler = state["scaler"]
+        # Of a checkpoint before the last, some may be gone.
+        kept = self.history.kept
+        self.history.kept = [row for row in kept if self.kept_weights.has(row["step"])]
         if told := ", ".join(filter(None, (told, noted_changes(before, self.settings)))):
             self.history.notes.append(f"from step {step + 1} on: {told}")
             self.accelerator.print(f"changed {self.history.notes[-1]}")
@@ -182,6 +194,7 @@ class TrainingLoop:
         first = accelerator.is_main_process
         reporter = Reporter(batches.num_steps, "step", initial=done, shown=first)
         with stop_requests() as request, self._opened_log(done), reporter:
+            self._request = request
             if self._is_end(done) and not self._is_evaluated(done):
                 self._end_epoch(done)  # it was stopped in this evaluation
             for step in range(done, batches.num_steps):
@@ -192,7 +205,8 @@ class TrainingLoop:
                 if first:
                     self.log.add(row)
                 reporter.update(_speed(row, batches.global_batch))
-                accelerator.log({key: row[key] for key in _TRACKED}, step=step + 1)
+                tracked = {key: row[key] for key in _TRACKED if row[key] is not None}
+                accelerator.log(tracked, step=step + 1)
                 self._after_step(step + 1, due, number)
         return self.history
 
@@ -213,10 +227,13 @@ class TrainingLoop:
         self.network.train()
 
     def _load(self, checkpoint: Path) -> None:
-        optimizer = self._own_optimizer()
-        tensors = optimizer_like(optimizer, read_tensors(checkpoint, "optimizer"))
-        optimizer.load_state_dict(with_tensors(optimizer.state_dict(), tensors))
-        if self.average is not None:
+        before = read_state(checkpoint)["settings"]
+        if before["optimizer"] == self.settings["optimizer"]:  # else it begins anew
+            optimizer = self._own_optimizer()
+            names = parameter_names(self.network, optimizer)
+            tensors = optimizer_like(self.network, read_tensors(checkpoint, "optimizer"))
+            optimizer.load_state_dict(with_tensors(optimizer.state_dict(), names, tensors))
+        if self.average is not None and before["ema_decay"]:  # else it begins here
             self.average.load(read_tensors(checkpoint, "average"))
 
     def _own_optimizer(self) -> Optimizer:
@@ -257,7 +274,8 @@ class TrainingLoop:
         self._note_bad_files(seen, facts["bad"])
         keys = batches.step_indices(step)[1]
         seconds = time.perf_counter() - start
-        row = dict(loss=loss, top1=hit, lr=lr, grad_norm=norm)
+        # Of a step that fp16's scaler leaves out the norm is no number, which JSON does not have.
+        row = dict(loss=loss, top1=hit, lr=lr, grad_norm=norm if math.isfinite(norm) else None)
         row |= dict(order=zlib.crc32(keys.tobytes()), time_s=seconds, wait_s=waited)
         return row, facts["signal"], facts["due"]
 
@@ -404,17 +422,14 @@ class TrainingLoop:
         row |= {f"train_{key}": means[key] for key in ("loss", "top1") if key in means}
         with self.average.applied() if self.average is not None else nullcontext():
             if self.evaluate is not None:
-                with gathered_weights(self.network, self.accelerator):
-                    measures = self.evaluate()
-                row |= {f"eval_{key}": value for key, value in measures.items()}
-                self._check_scores(row)
+                row |= {f"eval_{key}": value for key, value in self._evaluated(done).items()}
             self.history.epochs.append(row)
             self._keep(row)
         numbers = {k: v for k, v in row.items() if k.startswith("eval_") and _is_number(v)}
         self.accelerator.log(numbers, step=done)
         self._save_state(done)
         if self.accelerator.is_main_process:
-            self.kept_weights.keep_only([kept["step"] for kept in self.history.kept])
+            self.kept_weights.keep_only(self._spoken_of())
             print_line(f"epoch {epoch}/{total}: {self._told(row, means)}")
 
     def _num_epochs(self) -> int:
@@ -431,24 +446,39 @@ class TrainingLoop:
             told.append(f"evaluation {_scores(row, self.options.metric)}")
             if "eval_loss" in row:
                 told.append(f"loss {row['eval_loss']:.3f}")
-            if unread := len(row["eval_failures"]):
+            if unread := row["eval_num_listed"] - row["eval_num_evaluated"]:
                 told.append(f"{unread} of {row['eval_num_listed']} videos could not be read")
         return ", ".join(told)
 
-    def _check_scores(self, row: dict) -> None:
-        value = row.get(f"eval_{self.options.metric}")
-        if value is None:
-            raise Failure(
-                f"None of the {row['eval_num_listed']} evaluation videos could be read after step "
-                f"{row['step']}: {row['eval_failures'][0]['reason']} Its checkpoint is kept: go on "
-                "with --resume when they can be."
-            )
-        if not math.isfinite(value):
+    def _evaluated(self, done: int) -> dict:
+        """Measures of the present weights; of files that could not be read, the first."""
+        try:
+            with gathered_weights(self.network, self.accelerator):
+                measures = self.evaluate(lambda: self._request.number)
+        except Stopped as error:
+            raise Stopped(f"{error} when you go on with --resume", error.number) from error
+        except NotFinite as error:  # on all processes alike
+            if self.accelerator.is_main_process:
+                set_aside(self.folder, done)
+            self.accelerator.wait_for_everyone()
             raise Diverged(
-                f"Scores of the evaluation after step {row['step']} are not finite numbers: the "
-                "weights have grown out of range. Lower --lr or use --clip_grad 1; an earlier "
-                "checkpoint is kept."
+                f"{error} The checkpoint of step {done} was set aside: go on from the one before "
+                "it, if there is one, with `--resume --allow_changes` and a lower --lr."
+            ) from error
+        if measures.get(self.options.metric) is None:
+            raise Failure(
+                f"None of the {measures['num_listed']} evaluation videos could be read after step "
+                f"{done}: {measures['failures'][0]['reason']} Its checkpoint is kept: go on with "
+                "--resume when they can be."
             )
+        return {k: v[:_LISTED] if isinstance(v, list) else v for k, v in measures.items()}
+
+    def _spoken_of(self) -> set[int]:
+        """Steps whose weights this run, or a checkpoint that it may go on from, speaks of."""
+        kept = [*self.history.kept]
+        for checkpoint in checkpoints(self.folder):
+            kept += read_state(checkpoint)["history"]["kept"]
+        return {row["step"] for row in kept}
 
     def _keep(self, row: dict) -> None:
         """Keep the present weights if they are among the best so far."""
@@ -481,7 +511,9 @@ class TrainingLoop:
         )
 
     def _save(self, done: int) -> None:
-        optimizer = optimizer_tensors(self._own_optimizer().state_dict())
+        optimizer = self._own_optimizer()
+        names = parameter_names(self.network, optimizer)
+        optimizer = optimizer_tensors(optimizer.state_dict(), names)
         tensors = dict(model=self._weights(), optimizer=self._whole(optimizer))
         if self.average is not None:
             tensors["average"] = self._whole(self.average.average)

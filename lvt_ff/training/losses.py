@@ -1,6 +1,5 @@
 """What a run minimises."""
 
-from collections.abc import Callable
 from typing import Literal, get_args
 
 import numpy as np
@@ -16,9 +15,15 @@ Loss = Literal["cross_entropy", "bce", "asymmetric"]
 
 
 def make_loss(
-    name: str, label_smoothing: float, weights: np.ndarray | None = None
-) -> Callable[[Tensor, Tensor], Tensor]:
+    name: str,
+    label_smoothing: float,
+    weights: np.ndarray | None = None,
+    *,
+    several: bool = False,
+) -> nn.Module:
     """A function of logits (B, K) and targets, class numbers (B,) or shares (B, K), to a scalar.
+
+    It is a mean over clips, whatever their weights: that of a batch is the mean of its parts'.
 
     Args:
         name: "cross_entropy"; "bce", binary cross-entropy of each class, for several labels a
@@ -26,26 +31,54 @@ def make_loss(
             labels count for more, for several labels a video.
         label_smoothing: of the targets.
         weights: of the classes (K,); None weighs them equally.
+        several: whether a video may have several labels.
 
     Raises:
-        ValueError: an unknown name.
+        ValueError: an unknown name, or a loss for one label a video where there are several.
     """
     check_choice("--loss", name, get_args(Loss))
     weight = None if weights is None else torch.as_tensor(weights, dtype=torch.float32)
     if name == "cross_entropy":
-        return nn.CrossEntropyLoss(weight, label_smoothing=label_smoothing)
-    if name == "bce":
-        return BinaryCrossEntropy(label_smoothing, weight=weight, smooth_dense=True)
-    return _Asymmetric(smoothing=label_smoothing, weight=weight)
+        if several:
+            raise ValueError(
+                "--loss cross_entropy takes one label a video, and these have several: use bce or "
+                "asymmetric."
+            )
+        return _CrossEntropy(weight, label_smoothing=label_smoothing)
+    if several:
+        smoothed = dict(smoothing=label_smoothing, weight=weight)
+        if name == "bce":
+            return BinaryCrossEntropy(**smoothed, smooth_dense=True)
+        return AsymmetricLossMultiLabel(**smoothed)
+    loss = BinaryCrossEntropy(0.0, weight=weight)
+    if name == "asymmetric":
+        loss = AsymmetricLossMultiLabel(weight=weight)
+    return _OfOneLabel(loss, label_smoothing)
 
 
-class _Asymmetric(AsymmetricLossMultiLabel):
-    """timm's, which takes no class numbers."""
+class _CrossEntropy(nn.CrossEntropyLoss):
+    """torch's, which divides by the weights of a batch and not by its clips."""
+
+    def __init__(self, weight: Tensor | None, label_smoothing: float):
+        super().__init__(weight, reduction="none", label_smoothing=label_smoothing)
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return super().forward(logits, targets).mean()
+
+
+class _OfOneLabel(nn.Module):
+    """A loss of several labels with one for each video, or shares of two: smoothed as such."""
+
+    def __init__(self, loss: nn.Module, label_smoothing: float):
+        super().__init__()
+        self.loss, self.label_smoothing = loss, label_smoothing
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        num_classes = logits.shape[1]
         if targets.ndim == 1:
-            targets = nn.functional.one_hot(targets, logits.shape[1])
-        return super().forward(logits, targets.to(logits.dtype))
+            targets = nn.functional.one_hot(targets, num_classes)
+        targets = targets.to(logits.dtype) * (1 - self.label_smoothing)
+        return self.loss(logits, targets + self.label_smoothing / num_classes)
 
 
 def hits(logits: Tensor, targets: Tensor) -> Tensor:

@@ -40,8 +40,8 @@ from lvt_ff.training.losses import class_weights, make_loss, video_chances
 from lvt_ff.training.mixing import BatchTransform
 from lvt_ff.training.optim import freeze_blocks, make_optimizer
 from lvt_ff.training.recipes import chosen_recipe, load_recipe, take_recipe, warmup_steps
-from lvt_ff.training.signals import ignore_interrupt
-from lvt_ff.training.trackers import check_trackers, start_trackers, tracker_names
+from lvt_ff.training.signals import leave_group
+from lvt_ff.training.trackers import check_trackers, tracker_names
 from lvt_ff.utils.output import check_output_folder
 from lvt_ff.utils.short_text import counted
 from lvt_ff.utils.validation import check_rgb
@@ -142,7 +142,7 @@ class Run:
             sampling_stride=self.processor.sampling_stride,
             mixed_precision=self.accelerator.mixed_precision,
         )
-        left_out = ("resume", "allow_changes")
+        left_out = ("resume", "allow_changes", "step_clips")
         settings = {name: v for name, v in vars(self.options).items() if name not in left_out}
         return json.loads(json.dumps(settings | chosen, default=str))
 
@@ -161,6 +161,13 @@ def check_options(options: SimpleNamespace) -> None:
     check_output_folder(options.output_dir, "--output_dir")
     check_trackers(options.tracker)
     check_lora_options(options)
+    for name in ("early_stopping", "eval_data_format", "eval_video_root"):
+        if getattr(options, name) and not options.eval_data:
+            raise ValueError(f"--{name} goes with evaluation data: give --eval_data too.")
+    if options.keep_best > 1 and not options.eval_data:
+        raise ValueError("--keep_best goes with evaluation data: give --eval_data too.")
+    if options.hub_private and not options.push_to_hub:
+        raise ValueError("--hub_private goes with --push_to_hub: give that too.")
     if options.total_batch_size and options.accumulation != 1:
         raise ValueError("--accumulation follows from --total_batch_size: give one of them.")
     for other in ("compile", "find_batch_size"):
@@ -282,7 +289,11 @@ def _adapt(
         targets=targets,
     )
     if options.lora_keep_adapter:
-        check_adapter(network, LVTFFConfig.from_pretrained(start))
+        named = is_variant(str(start))
+        check_adapter(
+            network,
+            LVTFFConfig.from_variant(start) if named else LVTFFConfig.from_pretrained(start),
+        )
     sizes = [(p.numel(), p.requires_grad) for p in network.parameters()]
     trained = sum(size for size, trains in sizes if trains)
     return [
@@ -303,7 +314,6 @@ def _accelerator(options: SimpleNamespace) -> Accelerator:
     if plugin and accelerator.device.type == "cpu":
         shard_on_cpu(accelerator, plugin)
     check_engine(accelerator)
-    start_trackers(accelerator, options.tracker)
     return accelerator
 
 
@@ -316,8 +326,8 @@ def _share_out(
     if options.find_batch_size:
         check_memory(accelerator.device)
         if options.total_batch_size is None:
-            options.total_batch_size = options.batch_size * options.accumulation * world
-            options.accumulation = 1
+            clips = earlier.get("global_batch") or options.batch_size * options.accumulation * world
+            options.total_batch_size, options.accumulation = clips, 1
         # That of a run that is resumed, which dropout was drawn with.
         options.batch_size = earlier.get("batch_size") or find_batch_size(
             network,
@@ -327,8 +337,8 @@ def _share_out(
             copies=(1 if options.optimizer == "sgd" else 2) + bool(options.ema_decay),
         )
     elif options.total_batch_size is None and _has_other_world(options, earlier, world):
-        options.total_batch_size, options.accumulation = earlier["global_batch"], 1
-    if options.total_batch_size is None:
+        options.step_clips = earlier["global_batch"]
+    if _step_clips(options) is None:
         return []
     return [
         f"a step: {counted(_passes(options, world), 'forward pass', 'forward passes')} of "
@@ -345,9 +355,15 @@ def _has_other_world(options: SimpleNamespace, earlier: dict, world: int) -> boo
 
 def _passes(options: SimpleNamespace, num_processes: int) -> int:
     """Forward passes of a process in a step."""
-    if options.total_batch_size is None:
+    clips = _step_clips(options)
+    if clips is None:
         return options.accumulation
-    return split_batch(options.total_batch_size, options.batch_size, num_processes)
+    return split_batch(clips, options.batch_size, num_processes)
+
+
+def _step_clips(options: SimpleNamespace) -> int | None:
+    """Clips of a step where that is asked for, or is that of a run which other processes began."""
+    return options.total_batch_size or getattr(options, "step_clips", None)
 
 
 def _earlier_settings(options: SimpleNamespace) -> dict:
@@ -365,7 +381,9 @@ def training_loop(run: Run) -> TrainingLoop:
     weights = None
     if options.balance == "loss":
         weights = class_weights(run.videos.labels, len(run.videos.class_names))
-    criterion = make_loss(options.loss, options.label_smoothing, weights)
+    criterion = make_loss(
+        options.loss, options.label_smoothing, weights, several=run.several_labels
+    )
     if options.compile:
         run.network.compile()
     optimizer = make_optimizer(
@@ -417,8 +435,9 @@ def _loop_options(run: Run) -> LoopOptions:
     )
 
 
-def _evaluation(run: Run) -> Callable[[], dict] | None:
-    """A function that measures the present weights; None where there is no evaluation data."""
+def _evaluation(run: Run) -> Callable[[Callable[[], int]], dict] | None:
+    """A function that measures the present weights, until it is told to stop; None where there is
+    no evaluation data."""
     if run.eval_videos is None:
         return None
     options = run.options
@@ -430,7 +449,7 @@ def _evaluation(run: Run) -> Callable[[], dict] | None:
         **_reading_options(run),
     )
 
-    def evaluate() -> dict:
+    def evaluate(stop: Callable[[], int]) -> dict:
         results, _ = evaluate_videos(
             run.network,
             dataset,
@@ -438,6 +457,7 @@ def _evaluation(run: Run) -> Callable[[], dict] | None:
             run.accelerator,
             views_per_forward=options.batch_size,
             num_workers=options.num_workers,
+            stop=stop,
         )
         return results
 
@@ -459,7 +479,7 @@ def training_loader(run: Run) -> DataLoader:
         collate_fn=collate,
         num_workers=options.num_workers,
         pin_memory=run.accelerator.device.type == "cuda",
-        worker_init_fn=ignore_interrupt,
+        worker_init_fn=leave_group,
     )
 
 

@@ -9,7 +9,6 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
-from torch.optim import Optimizer
 
 from lvt_ff.layers import FramePatchEmbed, VideoBlock
 
@@ -42,18 +41,18 @@ def like(tensor: Tensor, model: Tensor) -> Tensor:
     return distribute_tensor(tensor.to(mesh.device_type), mesh, placements, src_data_rank=None)
 
 
-def optimizer_like(optimizer: Optimizer, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """An optimizer's whole tensors, by `PARAMETER.NAME`, sharded as its parameters are.
+def optimizer_like(network: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """An optimizer's whole tensors, by `PARAMETER/NAME`, sharded as its parameters are.
 
     Args:
-        optimizer: whose parameters are numbered through all groups.
+        network: with these parameters.
         tensors: as large as their parameter, or numbers, which stay as they are.
     """
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    sharded = {}
+    parameters, sharded = dict(network.named_parameters()), {}
     for name, tensor in tensors.items():
-        parameter = parameters[int(name.split(".")[0])]
-        sharded[name] = like(tensor, parameter) if tensor.shape == parameter.shape else tensor
+        parameter = parameters.get(name.rsplit("/", 1)[0])
+        whole = parameter is None or tensor.shape != parameter.shape
+        sharded[name] = tensor if whole else like(tensor, parameter)
     return sharded
 
 

@@ -1,11 +1,12 @@
 """Being asked to stop: SIGTERM of a cluster, Ctrl+C of a person."""
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["StopRequest", "ignore_interrupt", "stop_requests"]
+__all__ = ["StopRequest", "leave_group", "stop_requests"]
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -39,6 +40,11 @@ def stop_requests() -> Iterator[StopRequest]:
             signal.signal(number, handler)
 
 
-def ignore_interrupt(_worker: int = 0) -> None:
-    """For a worker of a data loader: Ctrl+C reaches it too, but the run still needs its clips."""
+def leave_group(_worker: int = 0) -> None:
+    """For a worker of a data loader, whose clips a run that is told to stop still needs.
+
+    Ctrl+C, and SIGTERM of torchrun and of clusters, go to all of a process group.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(os, "setpgrp"):
+        os.setpgrp()

@@ -8,6 +8,7 @@ from typing import Any
 from accelerate import Accelerator
 from accelerate.tracking import GeneralTracker, on_main_process
 
+from lvt_ff.utils.atomic_io import write_text
 from lvt_ff.utils.environment import install_hint
 from lvt_ff.utils.errors import UsageError
 from lvt_ff.utils.validation import suggest
@@ -19,7 +20,7 @@ _KNOWN = ("none", "tensorboard", "wandb", "csv")
 
 
 class CSVTracker(GeneralTracker):
-    """A file with a line for each value: `step,name,value`; a resumed run adds to it.
+    """A file with a line for each value: `step,name,value`; a resumed run goes on with it.
 
     Args:
         file: where it lies.
@@ -51,6 +52,16 @@ class CSVTracker(GeneralTracker):
     def log(self, values: dict, step: int | None, **_: Any) -> None:
         self._add([(step, name, value) for name, value in values.items()])
 
+    def cut(self, num_steps: int) -> None:
+        """Take out what is told of later steps, which are done again, and a line that is torn."""
+        lines = self.file.read_text(encoding="utf-8").splitlines() if self.file.exists() else []
+        rows = [line for line in lines[1:] if line.count(",") == 2]
+        rows = [line for line in rows if int(line.split(",")[0]) <= num_steps]
+        if rows:
+            write_text(self.file, "\r\n".join([lines[0], *rows, ""]))
+        else:
+            self.file.unlink(missing_ok=True)
+
     def _add(self, rows: list[tuple]) -> None:
         with open(self.file, "a", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows(rows)
@@ -73,8 +84,13 @@ def tracker_names(names: str, folder: Path) -> list[str | GeneralTracker] | None
     return [made.get(name, name) for name in _listed(names)] or None
 
 
-def start_trackers(accelerator: Accelerator, names: str) -> None:
+def start_trackers(accelerator: Accelerator, names: str, num_steps: int = 0) -> None:
     """Start the trackers of an Accelerator that was given their names.
+
+    Args:
+        accelerator: with these trackers.
+        names: as the option has them.
+        num_steps: that are done already.
 
     Raises:
         UsageError: accelerate leaves one of them out.
@@ -82,6 +98,9 @@ def start_trackers(accelerator: Accelerator, names: str) -> None:
     listed = _listed(names)
     if not listed:
         return
+    for tracker in accelerator.log_with:
+        if isinstance(tracker, CSVTracker) and accelerator.is_main_process:
+            tracker.cut(num_steps)
     accelerator.init_trackers(_PROJECT)
     if accelerator.is_main_process and len(accelerator.trackers) < len(listed):
         raise UsageError(f"--tracker {names} is not installed: {install_hint('track')}")

@@ -131,7 +131,7 @@ def test_unreadable_training_video_is_replaced_and_reported(folder, tmp_path):
     assert item["failures"][0][0].endswith("wave/bad.mp4")
     assert "pyav" in item["failures"][0][1]
     (tmp_path / "jump/good.mp4").write_bytes(b"bad too")
-    with pytest.raises(VideoReadError, match="10 videos in a row"):
+    with pytest.raises(VideoReadError, match="30 videos in a row"):
         train_set(tmp_path)[0, 1]
 
 

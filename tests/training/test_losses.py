@@ -15,36 +15,57 @@ LABELS = torch.tensor([0, 1, 2, 3, 1, 1])
 SEVERAL = (torch.rand(6, 4, generator=GENERATOR) > 0.5).float()
 
 
+WEIGHTS = np.array([1.0, 2.0, 0.5, 1.0])
+WEIGHT = torch.tensor(WEIGHTS, dtype=torch.float32)
+
+
 def test_cross_entropy_takes_numbers_shares_smoothing_and_weights():
-    assert make_loss("cross_entropy", 0.0)(LOGITS, LABELS) == F.cross_entropy(LOGITS, LABELS)
+    torch.testing.assert_close(
+        make_loss("cross_entropy", 0.0)(LOGITS, LABELS), F.cross_entropy(LOGITS, LABELS)
+    )
     shares = F.one_hot(LABELS, 4).float()
     smooth = make_loss("cross_entropy", 0.2)
     torch.testing.assert_close(smooth(LOGITS, LABELS), smooth(LOGITS, shares))
-    weights = np.array([1.0, 2.0, 0.0, 1.0])
-    expected = F.cross_entropy(LOGITS, LABELS, torch.tensor(weights, dtype=torch.float32))
-    assert make_loss("cross_entropy", 0.0, weights)(LOGITS, LABELS) == expected
+    each = F.cross_entropy(LOGITS, LABELS, WEIGHT, reduction="none")
+    weighed = make_loss("cross_entropy", 0.0, WEIGHTS)
+    torch.testing.assert_close(weighed(LOGITS, LABELS), each.mean())
+    torch.testing.assert_close(weighed(LOGITS, shares), each.mean())
 
 
 def test_bce_of_several_labels_and_of_one():
-    loss = make_loss("bce", 0.0)
-    assert loss(LOGITS, SEVERAL) == F.binary_cross_entropy_with_logits(LOGITS, SEVERAL)
-    one = F.binary_cross_entropy_with_logits(LOGITS, F.one_hot(LABELS, 4).float())
-    torch.testing.assert_close(loss(LOGITS, LABELS), one)
-    weights = np.array([1.0, 2.0, 0.0, 1.0])
-    weighed = make_loss("bce", 0.0, weights)(LOGITS, SEVERAL)
-    weight = torch.tensor(weights, dtype=torch.float32)
-    assert weighed == F.binary_cross_entropy_with_logits(LOGITS, SEVERAL, weight)
-    assert make_loss("bce", 0.3)(LOGITS, SEVERAL) != loss(LOGITS, SEVERAL)
+    loss = make_loss("bce", 0.0, several=True)
+    expected = F.binary_cross_entropy_with_logits(LOGITS, SEVERAL)
+    torch.testing.assert_close(loss(LOGITS, SEVERAL), expected)
+    weighed = make_loss("bce", 0.0, WEIGHTS, several=True)(LOGITS, SEVERAL)
+    expected = F.binary_cross_entropy_with_logits(LOGITS, SEVERAL, WEIGHT)
+    torch.testing.assert_close(weighed, expected)
+    assert make_loss("bce", 0.3, several=True)(LOGITS, SEVERAL) != loss(LOGITS, SEVERAL)
+    shares = F.one_hot(LABELS, 4).float()
+    smoothed = 0.9 * shares + 0.1 / 4
+    one = make_loss("bce", 0.1)
+    expected = F.binary_cross_entropy_with_logits(LOGITS, smoothed)
+    torch.testing.assert_close(one(LOGITS, LABELS), expected)
+    torch.testing.assert_close(one(LOGITS, shares), expected)
 
 
-def test_asymmetric_loss_of_halves_of_a_batch_averages_to_that_of_all():
-    loss = make_loss("asymmetric", 0.0)
-    whole = loss(LOGITS, SEVERAL)
-    assert whole == AsymmetricLossMultiLabel()(LOGITS, SEVERAL)
-    halves = [loss(LOGITS[part], SEVERAL[part]) for part in (slice(3), slice(3, 6))]
-    torch.testing.assert_close(sum(halves) / 2, whole)
-    one = loss(LOGITS, LABELS)
-    assert one == loss(LOGITS, F.one_hot(LABELS, 4).float())
+def test_asymmetric_loss_is_timms():
+    loss = make_loss("asymmetric", 0.0, several=True)
+    assert loss(LOGITS, SEVERAL) == AsymmetricLossMultiLabel()(LOGITS, SEVERAL)
+    one = make_loss("asymmetric", 0.0)
+    shares = F.one_hot(LABELS, 4).float()
+    assert one(LOGITS, LABELS) == AsymmetricLossMultiLabel()(LOGITS, shares)
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "bce", "asymmetric"])
+def test_the_loss_of_a_batch_is_the_mean_of_its_parts(name):
+    loss = make_loss(name, 0.1, WEIGHTS)
+    parts = [loss(LOGITS[i : i + 1], LABELS[i : i + 1]) for i in range(6)]
+    torch.testing.assert_close(sum(parts) / 6, loss(LOGITS, LABELS))
+
+
+def test_cross_entropy_of_several_labels_is_refused():
+    with pytest.raises(ValueError, match="takes one label a video, and these have several"):
+        make_loss("cross_entropy", 0.0, several=True)
 
 
 def test_make_loss_refuses_an_unknown_name():

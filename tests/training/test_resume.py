@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,8 +15,10 @@ import torch
 from conftest import launch, torchrun
 from runs import ARGS, FAST, SCRIPT, rows, weights
 
+from lvt_ff.data import EvalDataset
 from lvt_ff.data.prepare_data import prepare_data
-from lvt_ff.training import checkpoint, loop
+from lvt_ff.training import checkpoint, loop, run_setup
+from lvt_ff.training.divergence import Diverged
 from lvt_ff.training.finetune import finetune
 from lvt_ff.utils.errors import Failure, Stopped, UsageError
 
@@ -101,7 +104,7 @@ ENDS = {
     "step": (loop.TrainingLoop, "_step", kill_after, NUM_STEPS),
     "save": (checkpoint, "save_file", kill_before, 3 * NUM_STEPS),
     "saved": (loop, "save_checkpoint", kill_after, NUM_STEPS),
-    "evaluation": (loop.TrainingLoop, "_check_scores", kill_before, 2),
+    "evaluation": (loop.TrainingLoop, "_evaluated", kill_after, 2),
     "best": (loop.KeptWeights, "save", kill_after, 2),
     "state": (loop, "update_state", kill_before, 2),
     "disk": (checkpoint, "save_file", disk_full, 3 * NUM_STEPS),
@@ -186,18 +189,20 @@ def test_a_signal_writes_a_checkpoint_and_ends_with_its_status(
     flags = {**options, "model_args": json.dumps(ARGS), "cpu": "true"}
     flags.pop("epochs")
     command += [f"--{name}={value}" for name, value in flags.items()]
-    run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    # As torchrun does, which signals all of a process group, workers among them.
+    run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     end = time.monotonic() + 60
     log = folder / "steps.jsonl"
     while not (log.exists() and log.read_text().count("\n") > 2):
         assert run.poll() is None and time.monotonic() < end, run.stderr.read()
         time.sleep(0.05)
-    run.send_signal(number)
+    os.killpg(run.pid, number)
     error = run.communicate(timeout=60)[1]
     assert run.returncode == status
     assert "stopped after step" in error and "--resume" in error and "Traceback" not in error
     assert list((folder / "checkpoints").glob("step_*"))
-    assert {path.name for path in folder.iterdir()} == {"checkpoints", "steps.jsonl"}
+    left = {path.name for path in folder.iterdir()}
+    assert left == {"checkpoints", "steps.jsonl", "bad_files.csv"}
 
 
 def test_steps_are_on_disk_while_a_run_lasts(monkeypatch, two_classes, tmp_path):
@@ -222,7 +227,6 @@ def test_settings_that_change_nothing_may_change(two_classes, tmp_path, capsys):
         tracker="csv",
         max_bad_fraction=0.5,
         save_minutes=5.0,
-        keep_best=3,
     )
     results = finetune(**options | changes, resume=True)
     assert results["changes"] == []
@@ -293,3 +297,84 @@ def test_a_run_on_shards_is_killed_and_goes_on(monkeypatch, everything, two_clas
     finetune(**options, output_dir=tmp_path / "plain")
     folder = tmp_path / "run"
     resumed_is_uninterrupted(monkeypatch, options, tmp_path / "plain", folder, "step", 7)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        dict(layer_decay=1.0),
+        dict(freeze=1),
+        dict(optimizer="sgd"),
+        dict(ema_decay=0.9),
+        dict(seed=3),
+        dict(mixup=0.5),
+    ],
+    ids=str,
+)
+def test_changes_that_are_allowed_are_gone_on_with(two_classes, tmp_path, change):
+    options = dict(FAST, train_data=two_classes, output_dir=tmp_path / "run", ema_decay=0.0)
+    finetune(**dict(options, epochs=1))
+    changed = {**options, "epochs": 2, **change}
+    (name,) = change
+    with pytest.raises(UsageError, match=f"Cannot resume.*{name} was"):
+        finetune(**changed, resume=True)
+    results = finetune(**changed, resume=True, allow_changes=True)
+    assert f"{name} was" in results["changes"][0]
+
+
+def test_weights_of_another_model_are_refused_even_so(two_classes, tmp_path):
+    options = dict(FAST, train_data=two_classes, output_dir=tmp_path / "run", epochs=1)
+    finetune(**options)
+    changed = dict(options, num_frames=3, resume=True, allow_changes=True)
+    with pytest.raises(UsageError, match="num_frames was 2, is 3. That is another model"):
+        finetune(**changed)
+
+
+def test_the_best_of_the_checkpoint_before_stays(monkeypatch, two_classes, tmp_path):
+    """A run whose last checkpoint is deleted goes on from the one before, to another best."""
+    accuracies = iter([0.9, 0.95, 0.1])
+    figures = dict(top5=1.0, protocol="a view", num_listed=10, num_evaluated=10)
+    monkeypatch.setattr(
+        run_setup, "evaluate_videos", lambda *a, **k: (dict(figures, top1=next(accuracies)), None)
+    )
+    options = dict(FAST, train_data=two_classes, eval_data=two_classes, epochs=2)
+    options["output_dir"] = tmp_path / "run"
+    finetune(**options)
+    shutil.rmtree(tmp_path / "run/checkpoints/step_00000010")
+    results = finetune(**options, resume=True)
+    assert results["best"]["eval_top1"] == 0.9 and results["best"]["step"] == 5
+
+
+def test_a_checkpoint_whose_scores_are_not_numbers_is_set_aside(two_classes, tmp_path):
+    options = dict(FAST, train_data=two_classes, eval_data=two_classes, batch_size=5)
+    options |= dict(output_dir=tmp_path / "run", epochs=1, save_steps=1, warmup_epochs=0.0)
+    wild = dict(options, lr=1e8, optimizer="sgd", clip_grad=0.0, layer_decay=1.0)
+    with pytest.MonkeyPatch.context() as patch:  # the last update ruins the weights
+        patch.setattr(loop, "learning_rate", lambda step, *_: 0.0 if step == 0 else 1e30)
+        with pytest.raises(Diverged, match="checkpoint of step 2 was set aside"):
+            finetune(**wild)
+    names = sorted(path.name for path in (tmp_path / "run/checkpoints").iterdir())
+    assert names == ["diverged_00000002", "step_00000001"]
+    finetune(**dict(wild, lr=1e-4), resume=True, allow_changes=True)
+    assert (tmp_path / "run/config.json").exists()
+
+
+def test_a_signal_in_an_evaluation_stops_it_and_the_run_goes_on(
+    monkeypatch, uninterrupted, everything, tmp_path
+):
+    read = EvalDataset.__getitem__
+
+    def interrupting(self, index):
+        if index == 4 and not (tmp_path / "sent").exists():
+            (tmp_path / "sent").touch()
+            os.kill(os.getpid(), signal.SIGTERM)
+        return read(self, index)
+
+    monkeypatch.setattr(EvalDataset, "__getitem__", interrupting)
+    options = dict(everything, output_dir=tmp_path / "run", resume=True)
+    with pytest.raises(Stopped, match="stopped in an evaluation.*--resume") as stopped:
+        finetune(**options)
+    assert stopped.value.exit_status == 143
+    finetune(**options)
+    ours, plain = weights(tmp_path / "run"), weights(uninterrupted)
+    assert all(torch.equal(ours[name], plain[name]) for name in plain)
