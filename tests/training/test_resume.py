@@ -191,13 +191,16 @@ def test_a_signal_writes_a_checkpoint_and_ends_with_its_status(
     command += [f"--{name}={value}" for name, value in flags.items()]
     # As torchrun does, which signals all of a process group, workers among them.
     run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    end = time.monotonic() + 60
-    log = folder / "steps.jsonl"
-    while not (log.exists() and log.read_text().count("\n") > 2):
-        assert run.poll() is None and time.monotonic() < end, run.stderr.read()
-        time.sleep(0.05)
-    os.killpg(run.pid, number)
-    error = run.communicate(timeout=60)[1]
+    try:
+        end = time.monotonic() + 60
+        log = folder / "steps.jsonl"
+        while not (log.exists() and log.read_text().count("\n") > 2):
+            assert run.poll() is None and time.monotonic() < end, "it did not begin"
+            time.sleep(0.05)
+        os.killpg(run.pid, number)
+        error = run.communicate(timeout=60)[1]
+    finally:
+        run.kill()
     assert run.returncode == status
     assert "stopped after step" in error and "--resume" in error and "Traceback" not in error
     assert list((folder / "checkpoints").glob("step_*"))
