@@ -188,7 +188,7 @@ def measure(folder: Path, num_videos: int, num_clips: int) -> dict:
     watched(watch)
     results = finetune(
         model="test_lvt_ff",
-        model_args=dict(depth=1, num_frames=4, img_size=64),
+        model_args=dict(depth=1, num_frames=4, img_size=32, head_hidden=16),
         pretrained=False,
         train_data=videos,
         eval_data=videos,

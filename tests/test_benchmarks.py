@@ -232,21 +232,3 @@ def test_the_small_set_compares_the_defaults_with_the_former_ones(
         assert found[way]["mean"] == means[-1]
     assert found["difference"] == means[0] - means[1]
     assert f"difference: {100 * found['difference']:+.1f} points" in capsys.readouterr().out
-
-
-def test_a_run_with_faults_is_counted_and_watched(tmp_path):
-    """In a process of its own, as decoders are changed there."""
-    output = tmp_path / "faults.json"
-    command = [sys.executable, str(SCRIPTS / "faults.py"), "--videos", "60", "--clips", "300"]
-    run = subprocess.run(
-        [*command, "--output", str(output)],
-        env=dict(os.environ, PYTHONPATH=str(ROOT)),
-        capture_output=True,
-        text=True,
-    )
-    assert run.returncode == 0, run.stdout + run.stderr
-    found = json.loads(output.read_text(encoding="utf-8"))
-    assert found["exact"] == dict(training=True, evaluation=True)
-    assert (found["num_bad"], found["num_evaluated"], found["num_clips"]) == (6, 54, 300)
-    assert [row["clips"] for row in found["memory_mb"]] == [200]
-    assert all(found["memory_mb"][0][kind] > 10 for kind in found["growth_mb"])

@@ -232,7 +232,7 @@ def labelled(
         return _with_values(source, listing, class_names)
     order, number = _class_numbers(source, listing, class_names, request.classes)
     if task == "multi":
-        return _with_several_labels(listing, order, number)
+        return _with_several_labels(source, listing, order, number)
     return _with_classes(source, listing, order, number)
 
 
@@ -269,13 +269,11 @@ def class_numbers(
     number = {name: place for place, name in enumerate(order)}
     if not order:
         raise ValueError(f"{source} has no labels.")
-    numbers = np.full(len(listing.names), -1)
-    for place, name in enumerate(listing.names):
-        known = name
-        if name not in number and listing.may_number:
-            known = _by_number(int(name), order, classes)
-        numbers[place] = number.get(known, -1)
-    return tuple(order), numbers
+    # One list has one meaning: where some numbers are no names, none of them is.
+    used = [listing.names[place] for place in np.unique(listing.labels)]
+    by_number = listing.may_number and not all(name in number for name in used)
+    known = [_by_number(int(n), order, classes) if by_number else n for n in listing.names]
+    return tuple(order), np.array([number.get(name, -1) for name in known], np.int64)
 
 
 def _class_numbers(
@@ -351,12 +349,16 @@ def _with_classes(
     return VideoList(listing.paths, labels, order, listing.spans, listing.store)
 
 
-def _with_several_labels(listing: Listing, order: tuple[str, ...], number: np.ndarray) -> VideoList:
+def _with_several_labels(
+    source: str, listing: Listing, order: tuple[str, ...], number: np.ndarray
+) -> VideoList:
     """A list of several labels a video; rows of one path and span are one video."""
     place, first = _videos_of(listing)
     owners, values = place[listing.rows], number[listing.labels]
     labels = np.zeros((len(first), len(order)), np.uint8)
     labels[owners, values] = 1
+    if not labels.any():
+        raise ValueError(f"No video of {source} has a label: some need one to learn or measure by.")
     spans = None
     if listing.label_spans is not None:
         spans = LabelSpans.of(owners, values, listing.label_spans, len(first))

@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
+from lvt_ff.data.transforms import crop_clip, frames_to_clip, resize_to_cover
 from lvt_ff.hf import LVTFFVideoProcessor
 from lvt_ff.hf.modeling_lvt_ff import LVTFFPreTrainedModel
 from lvt_ff.hub.resolve import VERIFICATION
@@ -172,8 +173,7 @@ def _numbers(
     """Means of preprocessed pixels, means and deviations of features over tokens, and scores."""
     factor = -(-max(processor.resize_to) // _ROWS)  # so that resizing and cropping have to work
     large = frames.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
-    transform = processor.eval_transform()
-    clips = torch.stack([transform(clip) for clip in large.numpy()])  # (V, T, C, H, W)
+    clips = torch.stack([_prepared(clip, processor) for clip in large.numpy()])  # (V, T, C, H, W)
     numbers = {_PIXELS: adaptive_avg_pool2d(clips.flatten(0, 1), _GRID)}
     like = core.temp_embed
     scores, tokens, states = core(
@@ -187,6 +187,17 @@ def _numbers(
     # Scores of every token where nothing is pooled.
     numbers[_SCORES] = scores if scores.ndim == 2 else scores.flatten(1, -2).mean(1)
     return numbers
+
+
+def _prepared(frames: np.ndarray, processor: LVTFFVideoProcessor) -> Tensor:
+    """The centre crop (T, C, H, W) of frames (T, H, W, C), normalised.
+
+    Resized as float32: how whole numbers are rounded differs with the instructions that a CPU has.
+    """
+    transform = processor.eval_transform()
+    clip = frames_to_clip(frames).float()
+    clip = resize_to_cover(clip, transform.resize_to, transform.interpolation)
+    return transform.normalize(crop_clip(clip, transform.crop_size, (0.5, 0.5)))
 
 
 def _names(depth: int) -> list[str]:

@@ -1,6 +1,6 @@
 """Evaluate a model folder on labelled videos, every view of every video accounted for."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -81,6 +81,7 @@ def evaluate_videos(
     keep_views: bool = False,
     partial: PartialScores | None = None,
     progress: str = "evaluating",
+    stop: Callable[[], int] | None = None,
 ) -> tuple[dict, Scores]:
     """`score_videos` with how right the scores are.
 
@@ -106,6 +107,7 @@ def evaluate_videos(
         keep_views=keep_views,
         partial=partial,
         progress=progress,
+        stop=stop,
     )
     videos = dataset.videos
     results = dict(
@@ -119,7 +121,8 @@ def evaluate_videos(
     read = ~np.isnan(scores.logits).any(axis=1)
     if scores.failures:
         figures = measure(scores.logits[read], videos.labels[read], videos.class_names, function)
-        results["of_read"] = {n: figures[n] for n in figures if n in _FALLS_WITH_FAILURES}
+        told = {n: figures[n] for n in _FALLS_WITH_FAILURES if figures.get(n) is not None}
+        results["of_read"] = told
     results.update(
         num_listed=len(dataset),
         num_evaluated=len(dataset) - len(scores.failures),

@@ -57,6 +57,7 @@ from lvt_ff.utils.short_text import counted
 __all__ = ["LoopOptions", "TrainingLoop"]
 
 _VERSION = 2  # of what a checkpoint holds
+_LISTED = 20  # unreadable files that each evaluation keeps, of what may be thousands
 _MAX_SKIPPED = 50  # steps in a row that fp16's scaler leaves out: it halves its scale each time
 _TRACKED = ("loss", "top1", "lr", "grad_norm")
 
@@ -105,7 +106,8 @@ class TrainingLoop:
         batch_transform: clips and labels as they were read to inputs and targets.
         criterion: of logits and targets.
         ema_decay: of the averaged weights that are evaluated and kept; None keeps the present ones.
-        evaluate: gives measures of the present weights, or None without evaluation data.
+        evaluate: gives measures of the present weights, unless the function that it is given says
+            that a signal came; None without evaluation data.
     """
 
     def __init__(
@@ -122,7 +124,7 @@ class TrainingLoop:
         batch_transform: BatchTransform,
         criterion: Callable[[Tensor, Tensor], Tensor],
         ema_decay: float | None,
-        evaluate: Callable[[], dict] | None,
+        evaluate: Callable[[Callable[[], int]], dict] | None,
     ):
         self.network, self.optimizer = network, optimizer
         self.kernels = [part for part in network.modules() if isinstance(part, Kernel)]
@@ -135,6 +137,7 @@ class TrainingLoop:
         self.ema_decay, self.average = ema_decay, None
         self.history = History()
         self.skipped_in_a_row = 0
+        self._request = StopRequest()
         self._resumed: tuple[Path, dict] | None = None
         self._saved_s = time.perf_counter()
 
@@ -191,6 +194,7 @@ class TrainingLoop:
         first = accelerator.is_main_process
         reporter = Reporter(batches.num_steps, "step", initial=done, shown=first)
         with stop_requests() as request, self._opened_log(done), reporter:
+            self._request = request
             if self._is_end(done) and not self._is_evaluated(done):
                 self._end_epoch(done)  # it was stopped in this evaluation
             for step in range(done, batches.num_steps):
@@ -442,15 +446,17 @@ class TrainingLoop:
             told.append(f"evaluation {_scores(row, self.options.metric)}")
             if "eval_loss" in row:
                 told.append(f"loss {row['eval_loss']:.3f}")
-            if unread := row.get("eval_failures"):
+            if unread := row["eval_num_listed"] - row["eval_num_evaluated"]:
                 told.append(f"{unread} of {row['eval_num_listed']} videos could not be read")
         return ", ".join(told)
 
     def _evaluated(self, done: int) -> dict:
-        """Measures of the present weights; of files that were not read, the number."""
+        """Measures of the present weights; of files that could not be read, the first."""
         try:
             with gathered_weights(self.network, self.accelerator):
-                measures = self.evaluate()
+                measures = self.evaluate(lambda: self._request.number)
+        except Stopped as error:
+            raise Stopped(f"{error} when you go on with --resume", error.number) from error
         except NotFinite as error:  # on all processes alike
             if self.accelerator.is_main_process:
                 set_aside(self.folder, done)
@@ -459,7 +465,13 @@ class TrainingLoop:
                 f"{error} The checkpoint of step {done} was set aside: go on from the one before "
                 "it, if there is one, with `--resume --allow_changes` and a lower --lr."
             ) from error
-        return {key: len(v) if isinstance(v, list) else v for key, v in measures.items()}
+        if measures.get(self.options.metric) is None:
+            raise Failure(
+                f"None of the {measures['num_listed']} evaluation videos could be read after step "
+                f"{done}: {measures['failures'][0]['reason']} Its checkpoint is kept: go on with "
+                "--resume when they can be."
+            )
+        return {k: v[:_LISTED] if isinstance(v, list) else v for k, v in measures.items()}
 
     def _spoken_of(self) -> set[int]:
         """Steps whose weights this run, or a checkpoint that it may go on from, speaks of."""

@@ -59,10 +59,14 @@ def measure(
         )
     rows = class_average_precision(scores, labels, class_names)
     return dict(
-        mean_average_precision=float(np.mean([row["average_precision"] for row in rows])),
+        mean_average_precision=(
+            float(np.mean([row["average_precision"] for row in rows])) if rows else None
+        ),
         loss=binary_cross_entropy(logits, labels),
         # What scores without any meaning get.
-        chance_average_precision=float(labels.mean(axis=0)[labels.any(axis=0)].mean()),
+        chance_average_precision=(
+            float(labels.mean(axis=0)[labels.any(axis=0)].mean()) if rows else None
+        ),
         num_classes_without_videos=len(class_names) - len(rows),
     )
 
@@ -91,7 +95,9 @@ def confidence_intervals(
             partial(average_precision, scores[:, number], labels[:, number] > 0)
             for number in np.flatnonzero(labels.any(axis=0))
         ]
-        figures = dict(mean_average_precision=bootstrap.mean_of_defined(precisions))
+        figures = {}
+        if precisions:  # else no video has a label
+            figures = dict(mean_average_precision=bootstrap.mean_of_defined(precisions))
     else:
         read = ~np.isnan(scores[:, 0])
         scores, labels = scores[read], labels[read]

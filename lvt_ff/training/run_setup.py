@@ -435,8 +435,9 @@ def _loop_options(run: Run) -> LoopOptions:
     )
 
 
-def _evaluation(run: Run) -> Callable[[], dict] | None:
-    """A function that measures the present weights; None where there is no evaluation data."""
+def _evaluation(run: Run) -> Callable[[Callable[[], int]], dict] | None:
+    """A function that measures the present weights, until it is told to stop; None where there is
+    no evaluation data."""
     if run.eval_videos is None:
         return None
     options = run.options
@@ -448,7 +449,7 @@ def _evaluation(run: Run) -> Callable[[], dict] | None:
         **_reading_options(run),
     )
 
-    def evaluate() -> dict:
+    def evaluate(stop: Callable[[], int]) -> dict:
         results, _ = evaluate_videos(
             run.network,
             dataset,
@@ -456,6 +457,7 @@ def _evaluation(run: Run) -> Callable[[], dict] | None:
             run.accelerator,
             views_per_forward=options.batch_size,
             num_workers=options.num_workers,
+            stop=stop,
         )
         return results
 

@@ -2,6 +2,7 @@
 
 import time
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +17,7 @@ from lvt_ff.hf.pooling import Pooling, default_pooling, pool_logits
 from lvt_ff.hf.scores import score_function
 from lvt_ff.training.partial_scores import PartialScores, ScoredPart
 from lvt_ff.training.signals import leave_group
-from lvt_ff.utils.errors import Failure
+from lvt_ff.utils.errors import Failure, Stopped
 from lvt_ff.utils.progress import progress_bar
 
 __all__ = ["NotFinite", "Scores", "central_view", "score_videos", "weights_code"]
@@ -60,6 +61,7 @@ def score_videos(
     keep_views: bool = False,
     partial: PartialScores | None = None,
     progress: str = "evaluating",
+    stop: Callable[[], int] | None = None,
 ) -> Scores:
     """Logits of every listed video, on all processes the same.
 
@@ -76,9 +78,12 @@ def score_videos(
         keep_views: also give the logits of every view.
         partial: where to put what is scored, and to take what was scored before.
         progress: text before the bar.
+        stop: gives the number of a signal that asks to stop, 0 for none.
 
     Raises:
         NotFinite: the model's scores are not numbers.
+        Stopped: `stop` asked for it, in this process or another.
+        Failure: a video was scored by no process.
     """
     function = score_function(model.config)
     pooling = pooling or default_pooling(function)
@@ -101,6 +106,8 @@ def score_videos(
     model.eval()
     with torch.inference_mode(), bar:
         for batch in loader:
+            if stop and stop():
+                break
             bar.update(len(batch["index"]))
             part.told += _told(batch)
             if batch["clip"] is not None:
@@ -111,8 +118,10 @@ def score_videos(
                         for some in clips.split(views_per_forward)
                     ]
                 logits = torch.cat(logits).unflatten(0, (-1, views))  # (videos, V, K)
+                bad = ~logits.isfinite().flatten(1).all(1)
+                logits[bad] = torch.nan  # so that no view, pooled with others, hides it
                 part.add(_kept(logits, function, pooling, dataset, keep_views))
-                if not logits.isfinite().all():
+                if bad.any():
                     break  # weights that are NaN are so for all processes, and for all videos
             if partial and time.monotonic() - written > SAVE_S:
                 partial.save(part)
@@ -121,6 +130,8 @@ def score_videos(
     model.train(was_training)
     if partial and part.is_finite():
         partial.save(part)
+    if stop and (number := max(gather_object([stop()]))):
+        raise Stopped("stopped in an evaluation, which is done again", number)
     scored += [*(done if accelerator.is_main_process else []), part]
     return _merged(gather_object(scored), dataset)
 
@@ -190,6 +201,11 @@ def _merged(parts: list[ScoredPart], dataset: EvalDataset) -> Scores:
                 "weights are damaged, its training diverged, or fp16 has too small a range for "
                 "it; nothing was evaluated."
             )
+    if len(told) < len(dataset):
+        raise Failure(
+            f"{len(dataset) - len(told)} of {len(dataset)} videos were scored by no process: all "
+            "nodes need the same --output_dir. Evaluate without --resume."
+        )
     tables: dict[str, np.ndarray] = {}
     for part in parts:
         for name, rows in part.tensors().items():

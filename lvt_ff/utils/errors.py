@@ -35,6 +35,7 @@ class Stopped(RuntimeError):
 
     def __init__(self, message: str, number: int):
         super().__init__(message)
+        self.number = number
         self.exit_status = 128 + number  # as a shell tells of a process that the signal ended
 
 

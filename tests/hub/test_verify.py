@@ -1,6 +1,9 @@
 """A folder that was changed anywhere between pixels and scores is told from the one written."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -51,6 +54,14 @@ def test_a_folder_is_what_it_was(folder, capsys):
     lines = [line.split()[0] for line in out.splitlines()]
     assert lines[:6] == ["preprocessing", "patch_embed", "block", "block", "block", "norm"]
     assert (folder / FILE).stat().st_size < 100_000
+
+
+def test_a_folder_is_the_same_on_a_cpu_with_other_instructions(folder):
+    command = [sys.executable, "-m", "lvt_ff", "verify", str(folder)]
+    other = dict(os.environ, ATEN_CPU_CAPABILITY="default")
+    done = subprocess.run(command, env=other, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "gives for 2 made-up clips what it gave" in done.stdout
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES)

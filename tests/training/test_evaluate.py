@@ -22,10 +22,11 @@ from lvt_ff.data.synthetic.writer import write_video
 from lvt_ff.hub.card_results import add_evaluation
 from lvt_ff.hub.model_folder import write_model_folder
 from lvt_ff.hub.push import pushed_files
+from lvt_ff.training import scoring
 from lvt_ff.training.evaluate import evaluate
 from lvt_ff.training.evaluation_report import print_report
 from lvt_ff.training.partial_scores import PartialScores, ScoredPart
-from lvt_ff.training.scoring import central_view
+from lvt_ff.training.scoring import NotFinite, central_view
 from lvt_ff.utils.errors import Failure, UsageError
 
 NAMES = ("push", "pull", "lift")
@@ -336,6 +337,27 @@ def test_scores_that_are_not_numbers_are_no_result(model, videos, capsys):
     assert "nan" not in captured.out.lower() and captured.err.count("\n") == 1
     names = {file.name for file in model.iterdir()}
     assert not names & {"evaluation.json", "evaluation_partial", "results.json"}
+
+
+def test_a_view_that_is_no_number_is_not_hidden_by_the_others(model, videos, tmp_path, monkeypatch):
+    forward = LVTFFForVideoClassification.forward
+
+    def changed(self, *args, **options):
+        output = forward(self, *args, **options)
+        output.logits[1, 0] = -torch.inf  # not the central view; no mean of probabilities shows it
+        return output
+
+    monkeypatch.setattr(LVTFFForVideoClassification, "forward", changed)
+    with pytest.raises(NotFinite, match="first for"):
+        evaluate(model, videos, clips=3, output_dir=tmp_path, **QUICK)
+
+
+def test_videos_that_no_process_scored_are_told(model, videos, tmp_path, monkeypatch):
+    part = ScoredPart([dict(index=0, failure=("0.mp4", "bad"), damage=None, decoder=None)])
+    monkeypatch.setattr(scoring, "_remaining", lambda *args: [])
+    monkeypatch.setattr(PartialScores, "parts", lambda self: [part])
+    with pytest.raises(Failure, match="10 of 11 videos were scored by no process"):
+        evaluate(model, videos, output_dir=tmp_path, **QUICK)
 
 
 def test_an_accuracy_of_the_largest_class_is_told(model, videos, tmp_path, capsys):

@@ -239,3 +239,11 @@ def test_mean_average_precision_leaves_out_classes_without_videos(drawn):
 
 def test_nothing_is_measured_where_nothing_was_read():
     assert measure(np.full((3, 2), np.nan), np.array([0, 1, 1]), ("a", "b"), "softmax") == {}
+
+
+def test_without_a_label_there_is_no_average_precision():
+    logits, labels = np.random.default_rng(0).normal(size=(4, 2)), np.zeros((4, 2), int)
+    found = measure(logits, labels, ("a", "b"), "sigmoid")
+    assert found["mean_average_precision"] is found["chance_average_precision"] is None
+    assert found["num_classes_without_videos"] == 2
+    assert confidence_intervals(logits, labels, "sigmoid") == {}

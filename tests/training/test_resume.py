@@ -15,6 +15,7 @@ import torch
 from conftest import launch, torchrun
 from runs import ARGS, FAST, SCRIPT, rows, weights
 
+from lvt_ff.data import EvalDataset
 from lvt_ff.data.prepare_data import prepare_data
 from lvt_ff.training import checkpoint, loop, run_setup
 from lvt_ff.training.divergence import Diverged
@@ -103,7 +104,7 @@ ENDS = {
     "step": (loop.TrainingLoop, "_step", kill_after, NUM_STEPS),
     "save": (checkpoint, "save_file", kill_before, 3 * NUM_STEPS),
     "saved": (loop, "save_checkpoint", kill_after, NUM_STEPS),
-    "evaluation": (loop.TrainingLoop, "_check_scores", kill_before, 2),
+    "evaluation": (loop.TrainingLoop, "_evaluated", kill_after, 2),
     "best": (loop.KeptWeights, "save", kill_after, 2),
     "state": (loop, "update_state", kill_before, 2),
     "disk": (checkpoint, "save_file", disk_full, 3 * NUM_STEPS),
@@ -226,7 +227,6 @@ def test_settings_that_change_nothing_may_change(two_classes, tmp_path, capsys):
         tracker="csv",
         max_bad_fraction=0.5,
         save_minutes=5.0,
-        keep_best=3,
     )
     results = finetune(**options | changes, resume=True)
     assert results["changes"] == []
@@ -357,3 +357,24 @@ def test_a_checkpoint_whose_scores_are_not_numbers_is_set_aside(two_classes, tmp
     assert names == ["diverged_00000002", "step_00000001"]
     finetune(**dict(wild, lr=1e-4), resume=True, allow_changes=True)
     assert (tmp_path / "run/config.json").exists()
+
+
+def test_a_signal_in_an_evaluation_stops_it_and_the_run_goes_on(
+    monkeypatch, uninterrupted, everything, tmp_path
+):
+    read = EvalDataset.__getitem__
+
+    def interrupting(self, index):
+        if index == 4 and not (tmp_path / "sent").exists():
+            (tmp_path / "sent").touch()
+            os.kill(os.getpid(), signal.SIGTERM)
+        return read(self, index)
+
+    monkeypatch.setattr(EvalDataset, "__getitem__", interrupting)
+    options = dict(everything, output_dir=tmp_path / "run", resume=True)
+    with pytest.raises(Stopped, match="stopped in an evaluation.*--resume") as stopped:
+        finetune(**options)
+    assert stopped.value.exit_status == 143
+    finetune(**options)
+    ours, plain = weights(tmp_path / "run"), weights(uninterrupted)
+    assert all(torch.equal(ours[name], plain[name]) for name in plain)

@@ -206,6 +206,18 @@ def test_numbers_of_a_model_are_its_classes(root):
     assert videos.labels.tolist() == [0, 1]
 
 
+def test_a_list_of_which_no_video_has_a_label_is_refused(root):
+    rows = [dict(path=name, labels=[]) for name in NAMES]
+    (root / "list.json").write_text(json.dumps(rows))
+    with pytest.raises(ValueError, match="No video of .*list.json has a label"):
+        load_video_list(root / "list.json", ("jump", "sit"))
+
+
+def test_numbers_of_one_list_are_all_names_or_all_places(root):
+    listing(root, "a/0.mp4 0\nb/1.mp4 1\na/0.mp4 2\n")
+    assert load_video_list(root / "list.csv", ("1", "2", "3")).labels.tolist() == [0, 1, 2]
+
+
 CLASS_FILES = {
     "names.txt": "walk\nsit\njump\nrun\n",
     "spaced.txt": "\ufeffwalk\r\n sit \r\n\r\njump\r\nrun",
