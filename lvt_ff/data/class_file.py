@@ -7,7 +7,9 @@ from pathlib import Path
 
 from lvt_ff.utils.short_text import shortened
 
-__all__ = ["Classes", "read_class_file"]
+__all__ = ["MOST_CLASSES", "Classes", "read_class_file"]
+
+MOST_CLASSES = 30_000  # that numbers alone may ask for
 
 _NUMBERED = re.compile(r"c?(\d+)[\s,;]+(\S.*)")
 _TITLES = re.compile(r"(id|index|number)[\s,;]+(name|label|class)", re.IGNORECASE)

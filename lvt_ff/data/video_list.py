@@ -12,7 +12,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from lvt_ff.data.class_file import Classes, read_class_file
+from lvt_ff.data.class_file import MOST_CLASSES, Classes, read_class_file
 from lvt_ff.data.formats import FORMATS, DataFormat, Listing, Request, recognised
 from lvt_ff.data.label_spans import LabelSpans
 from lvt_ff.data.texts import Texts
@@ -40,7 +40,6 @@ Task = Literal["auto", "single", "multi", "regression"]
 
 _logger = logging.getLogger(__name__)
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
-_MOST_CLASSES = 30_000  # that numbers alone may ask for
 
 
 @dataclass(frozen=True)
@@ -56,6 +55,7 @@ class VideoList:
             or end. None uses all files whole.
         store: where the videos lie that are no files of their own.
         label_spans: from when to when each label holds, where labels do not hold all the time.
+        num_missing: how many more were listed, and left out because they are not on disk.
     """
 
     paths: Texts
@@ -64,6 +64,7 @@ class VideoList:
     spans: np.ndarray | None = None
     store: VideoStore | None = None
     label_spans: LabelSpans | None = None
+    num_missing: int = 0
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -173,8 +174,9 @@ def load_video_list(
         split=split,
         has_order=class_names is not None,
     )
-    listing = _on_disk(request.source, listing, missing)
-    return labelled(request, listing, class_names, task)
+    there = _on_disk(request.source, listing, missing)
+    videos = labelled(request, there, class_names, task)
+    return replace(videos, num_missing=len(listing) - len(there))
 
 
 def _is_folder(source: str | Path, data_format: DataFormat) -> bool:
@@ -306,10 +308,17 @@ def _found_order(source: str, listing: Listing) -> tuple[str, ...]:
     """Classes in order, where nobody has said which there are."""
     if listing.official:
         return listing.names
+    whole = all(re.fullmatch(r"-?\d+", name) for name in listing.names)
+    least = min(map(int, listing.names), default=0) if whole else 0
+    if listing.store is not None and least < 0:
+        raise ValueError(
+            f"{source} has the label {least}, and class numbers begin at 0: videos without a "
+            "label, as test splits have them, cannot be used."
+        )
     if not listing.may_number or not listing.names:
         return tuple(sorted(listing.names, key=_class_order))
     most = max(map(int, listing.names))
-    if most >= _MOST_CLASSES:
+    if most >= MOST_CLASSES:
         raise ValueError(
             f"{source} has the class number {most}, so that there would be {most + 1:,} classes: "
             "say with --class_file which there are, or write names."

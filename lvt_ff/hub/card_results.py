@@ -79,7 +79,8 @@ def _cells(evaluation: dict, titles: dict[str, tuple[str, str]]) -> list[str]:
             low, high = (_shown(name, value).removesuffix(" %") for value in interval)
             shown += f" ({low}–{high})"
         cells.append(shown)
-    read = f"{evaluation['num_evaluated']} of {evaluation['num_listed']}"
+    total = evaluation["num_listed"] + evaluation.get("num_missing", 0)
+    read = f"{evaluation['num_evaluated']} of {total}"
     return [cell.replace("|", "\\|") for cell in (*cells, evaluation["protocol"], read)]
 
 

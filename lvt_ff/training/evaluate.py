@@ -274,6 +274,7 @@ def evaluate(
             keep_views=save_logits,
             partial=partial,
         )
+        results.update(num_missing=videos.num_missing)
         results.update(settings, data=str(data), model=origin(place), environment=environment(cpu))
         if results["num_evaluated"]:
             results["intervals"] = confidence_intervals(scores.logits, videos.labels, function)

@@ -50,7 +50,10 @@ def print_report(results: dict) -> None:
         )
     if missing := results.get("num_classes_without_videos"):
         print(f"{counted(missing, 'class', 'classes')} without a video left out of the mean")
-    print(f"{results['num_evaluated']} of {results['num_listed']} listed videos evaluated")
+    missing = results.get("num_missing", 0)
+    left_out = f", {missing} not on disk and left out" if missing else ""
+    total = results["num_listed"] + missing
+    print(f"{results['num_evaluated']} of {total} listed videos evaluated{left_out}")
     _print_unread(results, "counted as wrong" if rows else "left out")
 
 

@@ -149,6 +149,24 @@ def test_test_splits_without_labels_are_refused_in_words(files, tmp_path):
         load_video_list(tmp_path / "saved")
 
 
+@pytest.mark.parametrize("kind", [None, datasets.Value("string"), datasets.Value("int64")])
+def test_empty_labels_are_refused_in_words(files, tmp_path, kind):
+    labels = [0, 1, None, 0, 0]
+    if kind and kind.dtype == "string":
+        labels = ["sit", "jump", None, "sit", "sit"]
+    dataset(files, labels, kind).save_to_disk(tmp_path / "saved")
+    with pytest.raises(ValueError, match="Row 2 has no label"):
+        load_video_list(tmp_path / "saved")
+
+
+def test_numbers_below_zero_are_no_classes(files, tmp_path):
+    dataset(files, [0, 1, -1, 0, 0], datasets.Value("int64")).save_to_disk(tmp_path / "saved")
+    with pytest.raises(ValueError, match="the label -1, and class numbers begin at 0"):
+        load_video_list(tmp_path / "saved")
+    values = load_video_list(tmp_path / "saved", task="regression")
+    assert values.labels.tolist() == [0, 1, -1, 0, 0]
+
+
 def test_a_name_on_the_hub_is_loaded_with_its_revision(files, monkeypatch):
     asked = []
 

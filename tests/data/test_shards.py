@@ -196,6 +196,7 @@ def test_index_that_cannot_be_kept_is_made_in_memory(source, tmp_path, monkeypat
         ([dict(label=[[1]])], "json", "label"),
         (["x", 3], "cls", "cls"),
         ([{"label": -1}], "json", "begin at 0"),
+        ([{"label": 3_000_000}], "json", "class number 3000000"),
     ],
 )
 def test_shards_without_labels_are_refused_in_words(source, tmp_path, labels, ending, told):
@@ -215,6 +216,29 @@ def test_compressed_tar_files_are_refused_in_words(shards, tmp_path):
         archive.add(next(shards.glob("*.tar")), "a.mp4")
     with pytest.raises(ValueError, match="must not be compressed"):
         load_video_list(tmp_path)
+
+
+def write_tar(file: Path, names) -> None:
+    with tarfile.open(file, "w") as archive:
+        for name in names:
+            info = tarfile.TarInfo(name)
+            info.size = 1
+            archive.addfile(info, io.BytesIO(b"1" if name.endswith("cls") else b"v"))
+
+
+def test_members_behind_a_damaged_header_are_told(tmp_path, caplog):
+    write_tar(tmp_path / "x.tar", [f"{k}.{e}" for k in range(3) for e in ("mp4", "cls")])
+    assert len(scan.scan_shards([tmp_path / "x.tar"]).members) == 3 and not caplog.messages
+    content = bytearray((tmp_path / "x.tar").read_bytes())
+    content[4 * 512] ^= 255  # of the second video, behind two members with a block each
+    (tmp_path / "x.tar").write_bytes(content)
+    assert len(scan.scan_shards([tmp_path / "x.tar"]).members) == 1
+    assert "damaged header at byte 2048" in caplog.text
+
+
+def test_members_of_other_systems_are_no_videos(tmp_path):
+    write_tar(tmp_path / "x.tar", ["._0.mp4", "0.mp4", "0.cls"])
+    assert list(scan.scan_shards([tmp_path / "x.tar"]).members) == ["0.mp4"]
 
 
 @pytest.fixture

@@ -318,6 +318,17 @@ def test_many_unreadable_videos_are_told_and_fail(model, half_bad, capsys):
     assert "4 of 8" in (model / "README.md").read_text()
 
 
+def test_listed_videos_that_are_not_on_disk_are_told(model, videos, capsys):
+    lines = [f"{file},{file.parent.name}" for file in sorted(videos.glob("*/*.mp4"))[:3]]
+    listing = model / "list.csv"
+    listing.write_text("\n".join(["path,label", *lines, "gone.mp4,push"]) + "\n")
+    results = evaluate(model, listing, missing="skip", **QUICK)
+    assert results["num_missing"] == 1 and results["num_listed"] == 3
+    told = "3 of 4 listed videos evaluated, 1 not on disk and left out"
+    assert told in capsys.readouterr().out
+    assert "| 3 of 4 |" in (model / "README.md").read_text()
+
+
 def test_one_unreadable_video_is_allowed_unless_none_is(model, half_bad):
     for file in sorted(half_bad.glob("*/bad*"))[1:]:
         file.unlink()

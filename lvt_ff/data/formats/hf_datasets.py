@@ -185,9 +185,13 @@ def _labels(
     values = dataset.select_columns([column])[:][column]
     feature = dataset.features[column]
     multi = any(isinstance(value, Sequence) and not isinstance(value, str) for value in values)
-    of_videos = values if multi else [[value] for value in values]
+    of_videos = [value if multi and value is not None else [value] for value in values]
     rows = np.repeat(np.arange(len(values)), [len(labels) for labels in of_videos])
     labels = [label for some in of_videos for label in some]
+    if None in labels:
+        raise ValueError(
+            f"Row {rows[labels.index(None)]} has no label: test splits often have none."
+        )
     known = getattr(getattr(feature, "feature", feature), "names", None)
     if known is not None:
         numbers = np.array(labels, np.int64)

@@ -17,7 +17,7 @@ from lvt_ff.data.formats.file_head import header_columns
 from lvt_ff.data.formats.listing import Listing, Request
 from lvt_ff.data.texts import Texts
 from lvt_ff.data.video_places import videos_below
-from lvt_ff.utils.short_text import counted, shortened
+from lvt_ff.utils.short_text import counted, listed, shortened
 
 __all__ = ["EXPECTS", "read", "recognises"]
 
@@ -89,6 +89,12 @@ def _clips(file: Path, split: str | None) -> list[_Clip]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{file} is no CSV file in UTF-8: {error}.") from error
     splits = sorted({clip.split for clip in clips})
+    if split is None and len(splits) > 1:
+        _logger.warning(
+            "%s has clips of several splits (%s), and all are used: make a file of each.",
+            file,
+            listed(splits),
+        )
     kept = [clip for clip in clips if split in (None, clip.split)]
     if not kept:
         raise ValueError(f"{file} has no clips of the split {split}: it has {splits[:5]}.")

@@ -1,12 +1,14 @@
 """An index of tar shards that have none, from the headers of their members."""
 
 import logging
+import os
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from lvt_ff.data.class_file import MOST_CLASSES
 from lvt_ff.data.shards.index import ShardIndex
 from lvt_ff.data.shards.members import (
     LABEL_ENDINGS,
@@ -16,6 +18,7 @@ from lvt_ff.data.shards.members import (
     read_label,
 )
 from lvt_ff.data.texts import Texts
+from lvt_ff.data.video_files import is_foreign
 from lvt_ff.utils.progress import progress_bar
 from lvt_ff.utils.short_text import counted, shortened
 
@@ -60,6 +63,8 @@ def read_samples(file: Path) -> list[Sample]:
         with tarfile.open(file, "r:") as archive:
             for member in archive:
                 archive.members.clear()  # it would keep them all
+                if is_foreign(os.path.basename(member.name)):
+                    continue
                 key, ending = key_and_ending(member.name)
                 if not member.isfile() or member.offset_data + member.size > size:
                     continue
@@ -67,6 +72,14 @@ def read_samples(file: Path) -> list[Sample]:
                     labels.setdefault(key, {})[ending] = archive.extractfile(member).read()
                 elif is_video_ending(ending):
                     videos.setdefault(key, Sample(member.name, member.offset_data, member.size))
+            end = archive.offset
+        if _has_content(file, end):
+            _logger.warning(
+                "%s has a damaged header at byte %d, or another tar file behind its end: what "
+                "follows is not used.",
+                file,
+                end,
+            )
     except tarfile.ReadError as error:
         if not videos:
             raise ValueError(
@@ -77,6 +90,13 @@ def read_samples(file: Path) -> list[Sample]:
     for key, sample in videos.items():
         _label(file, key, sample, labels.get(key, {}))
     return list(videos.values())
+
+
+def _has_content(file: Path, start: int) -> bool:
+    """Whether there is anything but zeros in a file from a place on."""
+    with open(file, "rb") as content:
+        content.seek(start)
+        return any(chunk.strip(b"\0") for chunk in iter(lambda: content.read(2**20), b""))
 
 
 def _label(file: Path, key: str, sample: Sample, beside: dict[str, bytes]) -> None:
@@ -161,6 +181,11 @@ def _names_of_numbers(samples: Sequence[Sample]) -> list[str]:
     numbers = {label for sample in samples for label in sample.labels}
     if min(numbers, default=0) < 0:
         raise ValueError(f"The shards have the label {min(numbers)}: class numbers begin at 0.")
+    if max(numbers, default=0) >= MOST_CLASSES:
+        raise ValueError(
+            f"The shards have the class number {max(numbers)}, and at most {MOST_CLASSES - 1:,} "
+            "is allowed: put names into .txt, or class_name into .json, without numbers."
+        )
     names = [str(number) for number in range(max(numbers, default=-1) + 1)]
     for sample in samples:
         if len(sample.class_names) == len(sample.labels):

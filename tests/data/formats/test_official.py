@@ -215,7 +215,7 @@ def test_kinetics_copies_of_a_clip_are_told_apart_by_class_and_split(tmp_path):
 
 def test_kinetics_says_where_classes_are_numbered_among_themselves(tmp_path, caplog):
     make(tmp_path, *(f"{name_of(clip)}.mp4" for clip in CLIPS))
-    file = write_kinetics(tmp_path)
+    file = write_kinetics(tmp_path, columns=4)
     load_video_list(file)
     assert "has 3 classes, and Kinetics 400, 600 or 700" in caplog.text
     caplog.clear()
@@ -226,9 +226,13 @@ def test_kinetics_says_where_classes_are_numbered_among_themselves(tmp_path, cap
     assert not caplog.messages
 
 
-def test_kinetics_splits_of_one_file(tmp_path):
+def test_kinetics_splits_of_one_file(tmp_path, caplog):
     make(tmp_path, *(f"{name_of(clip)}.mp4" for clip in CLIPS))
+    load_video_list(write_kinetics(tmp_path), ORDER)
+    assert "several splits (train, validate), and all are used" in caplog.text
+    caplog.clear()
     videos = load_video_list(write_kinetics(tmp_path), ORDER, split="validate")
+    assert not caplog.messages
     assert below(tmp_path, videos) == [f"{name_of(CLIPS[0])}.mp4"]
     with pytest.raises(ValueError, match=r"no clips of the split test: it has \['train', 'valid"):
         load_video_list(write_kinetics(tmp_path), split="test")
