@@ -274,6 +274,13 @@ def class_numbers(
     # One list has one meaning: where some numbers are no names, none of them is.
     used = [listing.names[place] for place in np.unique(listing.labels)]
     by_number = listing.may_number and not all(name in number for name in used)
+    if by_number and class_names and classes is None and "0" not in used:
+        _logger.warning(
+            "%s has class numbers from %d on, which are counted from 0 among the model's classes: "
+            "give --class_file if the first one is 1.",
+            source,
+            min(map(int, used)),
+        )
     known = [_by_number(int(n), order, classes) if by_number else n for n in listing.names]
     return tuple(order), np.array([number.get(name, -1) for name in known], np.int64)
 

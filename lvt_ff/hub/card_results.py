@@ -136,18 +136,20 @@ def add_evaluation(folder: Path, evaluation: dict) -> list[str]:
         if one.get("weights") == evaluation["weights"] and _key(one) != _key(evaluation)
     ]
     record["evaluations"] = sorted([*later, evaluation], key=lambda one: json.dumps(_key(one)))
-    write_text(file, json.dumps(record, indent=2) + "\n")
-    if not (folder / _CARD).is_file():
-        return [_RESULTS]
-    _update_card(folder, former, evaluations_of(record))
-    return [_RESULTS, _CARD]
+    texts = {_RESULTS: json.dumps(record, indent=2) + "\n"}
+    if (folder / _CARD).is_file():
+        texts[_CARD] = _updated_card(folder, former, evaluations_of(record))
+    for name, text in texts.items():
+        write_text(folder / name, text)
+    return [*texts]
 
 
 def _key(evaluation: dict) -> tuple:
     return evaluation.get("videos"), evaluation["protocol"]
 
 
-def _update_card(folder: Path, former: list[dict], evaluations: list[dict]) -> None:
+def _updated_card(folder: Path, former: list[dict], evaluations: list[dict]) -> str:
+    """The text of a folder's card with these evaluations in place of the former ones."""
     try:
         card = ModelCard.load(folder / _CARD)
     except (UnicodeDecodeError, ValueError, yaml.YAMLError) as error:
@@ -166,7 +168,7 @@ def _update_card(folder: Path, former: list[dict], evaluations: list[dict]) -> N
     if (folder / "confusion.png").is_file() and "(confusion.png)" not in card.text:
         picture = "![confusion matrix](confusion.png)"
         card.text = _PART.sub(lambda part: f"{part[0].rstrip()}\n\n{picture}\n\n", card.text, 1)
-    write_text(folder / _CARD, str(card))
+    return str(card)
 
 
 def _with_table(text: str, table: list[str]) -> str:

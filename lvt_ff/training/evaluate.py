@@ -258,7 +258,7 @@ def evaluate(
         view_pooling=view_pooling or default_pooling(function),
         mixed_precision=accelerator.mixed_precision,
     )
-    computed = settings | processor.clip_options()
+    computed = settings | processor.clip_options() | vars(processor.eval_transform())
     computed |= dict(clips=clips, crops=crops, views_per_forward=views_per_forward)
     computed |= dict(decoder=decoder, max_pixels=max_pixels, on_damage=on_damage)
     computed |= dict(save_logits=save_logits)

@@ -175,8 +175,8 @@ class TrainingLoop:
             self.history.notes.append(f"from step {step + 1} on: {told}")
             self.accelerator.print(f"changed {self.history.notes[-1]}")
         if before.get("eval_videos") != self.settings["eval_videos"]:
-            # Figures of other videos say nothing beside those to come.
-            self.history.kept = []
+            self.history.kept = []  # figures of other videos say nothing beside those to come
+        if not self.history.kept:  # these weights are evaluated again, and kept
             self.history.epochs = [row for row in self.history.epochs if row["step"] != step]
         self.batches.first_step = step
         self._resumed = checkpoint, dict(scaler=scaler)

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import webdataset
 from shard_sets import CLASSES, in_a_fork, write_folder
 
 from lvt_ff.data import EvalTransform, TrainDataset, TrainTransform, load_video_list, read_clip
+from lvt_ff.data.formats import recognised
 from lvt_ff.data.prepare_data import prepare_data
 from lvt_ff.data.shards import ShardIndex, open_index, read_index, scan, write_index
 from lvt_ff.data.shards.writer import new_shard
@@ -239,6 +241,15 @@ def test_members_behind_a_damaged_header_are_told(tmp_path, caplog):
 def test_members_of_other_systems_are_no_videos(tmp_path):
     write_tar(tmp_path / "x.tar", ["._0.mp4", "0.mp4", "0.cls"])
     assert list(scan.scan_shards([tmp_path / "x.tar"]).members) == ["0.mp4"]
+
+
+def test_an_archive_beside_class_folders_does_not_make_shards_of_them(source, tmp_path):
+    shutil.copytree(source, tmp_path / "videos")
+    write_tar(tmp_path / "videos/train.tar", ["jump/1.mp4"])
+    assert recognised(str(tmp_path / "videos")) == "folder"
+    for folder in [path for path in (tmp_path / "videos").iterdir() if path.is_dir()]:
+        shutil.rmtree(folder)
+    assert recognised(str(tmp_path / "videos")) == "shards"
 
 
 @pytest.fixture

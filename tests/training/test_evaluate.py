@@ -466,6 +466,9 @@ def test_other_words_and_figures_of_a_card_stay(tmp_path):
 
 def test_a_damaged_card_is_left_as_it_is(model, videos, capsys):
     (model / "README.md").write_text("---\n: [\n---\n")
+    record = (model / "results.json").read_text() if (model / "results.json").exists() else None
     assert evaluate(model, videos, **QUICK)["num_evaluated"] == 11
     assert "left as they are" in capsys.readouterr().out
     assert (model / "README.md").read_text() == "---\n: [\n---\n"
+    after = (model / "results.json").read_text() if (model / "results.json").exists() else None
+    assert after == record

@@ -4,7 +4,8 @@ import logging
 from pathlib import Path
 
 from lvt_ff.data.formats.listing import Listing, Request
-from lvt_ff.data.shards import ShardStore, is_shards, open_index
+from lvt_ff.data.shards import ShardStore, is_loose, is_shards, open_index
+from lvt_ff.data.video_files import list_folder
 
 __all__ = ["EXPECTS", "read", "recognises"]
 
@@ -14,8 +15,12 @@ _logger = logging.getLogger(__name__)
 
 
 def recognises(source: str) -> bool:
-    """Whether it is a tar file, or a folder that has tar files directly in it."""
-    return is_shards(Path(source))
+    """Whether it is a tar file, or a folder that has tar files directly in it.
+
+    Not a folder of class folders, beside which the archive that they came in was left.
+    """
+    place = Path(source)
+    return is_shards(place) and not (is_loose(place) and list_folder(place).rows)
 
 
 def read(request: Request) -> Listing:

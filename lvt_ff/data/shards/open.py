@@ -7,7 +7,7 @@ from lvt_ff.data.shards.index import INDEX_NAME, ShardIndex, read_index, write_i
 from lvt_ff.data.shards.scan import scan_shards
 from lvt_ff.utils.short_text import counted, listed
 
-__all__ = ["RECORD", "UNFINISHED", "is_shards", "open_index"]
+__all__ = ["RECORD", "UNFINISHED", "is_loose", "is_shards", "open_index"]
 
 _logger = logging.getLogger(__name__)
 
@@ -22,6 +22,11 @@ def is_shards(source: Path) -> bool:
         made = (source / INDEX_NAME).is_file() or _is_unfinished(source)
         return made or bool(_tar_files(source))
     return source.suffix == _SUFFIX and source.is_file()
+
+
+def is_loose(source: Path) -> bool:
+    """Whether tar files lie in a folder that nobody has made an index of."""
+    return source.is_dir() and not (source / INDEX_NAME).is_file() and not _is_unfinished(source)
 
 
 def open_index(source: Path) -> ShardIndex:

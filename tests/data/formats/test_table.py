@@ -218,6 +218,17 @@ def test_numbers_of_one_list_are_all_names_or_all_places(root):
     assert load_video_list(root / "list.csv", ("1", "2", "3")).labels.tolist() == [0, 1, 2]
 
 
+def test_numbers_that_begin_at_one_are_told_where_a_model_counts_from_zero(root, caplog):
+    names = ("walk", "sit", "jump")
+    listing(root, "a/0.mp4 1\nb/1.mp4 2\n")
+    assert load_video_list(root / "list.csv", names).labels.tolist() == [1, 2]
+    assert "class numbers from 1 on" in caplog.text and "--class_file" in caplog.text
+    caplog.clear()
+    listing(root, "a/0.mp4 0\nb/1.mp4 2\n")
+    load_video_list(root / "list.csv", names)
+    assert not caplog.messages
+
+
 CLASS_FILES = {
     "names.txt": "walk\nsit\njump\nrun\n",
     "spaced.txt": "\ufeffwalk\r\n sit \r\n\r\njump\r\nrun",
