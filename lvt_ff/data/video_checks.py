@@ -4,7 +4,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from lvt_ff.data.video_list import VideoList
 from lvt_ff.utils.errors import VideoReadError
+from lvt_ff.utils.in_order import in_order
 from lvt_ff.utils.progress import progress_bar
 from lvt_ff.utils.short_text import shortened
 from lvt_ff.video.reader import read_frames
@@ -61,22 +62,24 @@ def look_at_all(
 ) -> list[list[Looked]]:
     """Look at all videos of several lists, and take digests of those that have one size."""
     tasks = [(videos, row) for videos in lists for row in range(len(videos))]
-    with ThreadPoolExecutor(num_workers) as threads:
 
-        def at_all(what: str, work: Callable, tasks: Sequence[tuple]) -> list:
-            with progress_bar(len(tasks), "video", desc=what) as bar:
-                done = []
-                for result in threads.map(lambda task: work(*task), tasks):
-                    done.append(result)
-                    bar.update()
-                return done
+    def at_all(what: str, work: Callable, tasks: Sequence[tuple]) -> list:
+        done = []
+        with (
+            progress_bar(len(tasks), "video", desc=what) as bar,
+            closing(in_order(lambda task: work(*task), tasks, num_workers)) as results,
+        ):
+            for result in results:
+                done.append(result)
+                bar.update()
+        return done
 
-        looked = at_all(
-            "reading", lambda videos, row: _look_at(videos, row, num_frames, max_pixels), tasks
-        )
-        sizes = Counter(one.size for one in looked)
-        alike = [place for place, one in enumerate(looked) if one.size > 0 and sizes[one.size] > 1]
-        digests = at_all("comparing", _digest_of, [tasks[place] for place in alike])
+    looked = at_all(
+        "reading", lambda videos, row: _look_at(videos, row, num_frames, max_pixels), tasks
+    )
+    sizes = Counter(one.size for one in looked)
+    alike = [place for place, one in enumerate(looked) if one.size > 0 and sizes[one.size] > 1]
+    digests = at_all("comparing", _digest_of, [tasks[place] for place in alike])
     for place, digest in zip(alike, digests, strict=True):
         looked[place].digest = digest
     ends = np.cumsum([len(videos) for videos in lists])

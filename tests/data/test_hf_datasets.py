@@ -105,6 +105,24 @@ def test_labels_in_words_and_several_labels(files, tmp_path):
     assert [np.flatnonzero(row).tolist() for row in videos.labels] == several
 
 
+def test_paths_in_a_column_of_texts_are_files_below_the_root(files, tmp_path, caplog):
+    features = datasets.Features(
+        video=datasets.Value("string"), label=datasets.ClassLabel(names=NAMES)
+    )
+    rows = dict(video=[*(file.name for file in files), "gone.mp4"], label=[*LABELS, 0])
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "a.parquet")
+    with pytest.raises(ValueError, match="lists 6 of 6 files that do not exist"):
+        load_video_list(tmp_path / "a.parquet")
+    with pytest.raises(ValueError, match="lists 1 of 6 files that do not exist, such as .*gone"):
+        load_video_list(tmp_path / "a.parquet", video_root=files[0].parent)
+    root = dict(video_root=files[0].parent)
+    check(load_video_list(tmp_path / "a.parquet", missing="skip", **root), files, range(5))
+    dataset(files).save_to_disk(tmp_path / "embedded")
+    caplog.clear()
+    check(load_video_list(tmp_path / "embedded", **root), files, range(5))
+    assert "is not used" in caplog.text
+
+
 def test_a_row_without_a_video_is_one_bad_video(files, tmp_path):
     whole = dataset(files)
     rows = [dict(row) for row in whole]

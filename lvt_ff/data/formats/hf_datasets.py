@@ -1,5 +1,6 @@
 """Data sets of the library `datasets`: a folder, Parquet files, or a name on the Hub."""
 
+import logging
 import os
 import re
 from collections.abc import Sequence
@@ -10,13 +11,16 @@ import numpy as np
 
 from lvt_ff.data.formats.listing import Listing, Request
 from lvt_ff.data.texts import Texts
+from lvt_ff.data.video_places import which_exist
 from lvt_ff.data.video_store import NamedBytes
 from lvt_ff.utils.environment import install_hint
 from lvt_ff.utils.errors import VideoReadError, one_line
 from lvt_ff.utils.short_text import listed, shortened
-from lvt_ff.video.sources import VideoSource
+from lvt_ff.video.sources import VideoSource, is_address
 
 __all__ = ["EXPECTS", "DatasetStore", "read", "recognises"]
+
+_logger = logging.getLogger(__name__)
 
 EXPECTS = (
     "a folder that the library datasets saved, Parquet files, or ORG/NAME on the Hub, each with "
@@ -59,16 +63,30 @@ def read(request: Request) -> Listing:
     videos, labels = _columns(request.source, dataset)
     names, numbers, rows, multi, official = _labels(dataset, labels)
     dataset = _undecoded(dataset.select_columns([videos]), videos)
-    return Listing(
-        Texts(_names(dataset, videos)),
-        names,
-        numbers,
-        rows,
-        official=official,
-        may_number=all(name.isdecimal() for name in names),
-        multi=multi,
-        store=DatasetStore(dataset, videos, request.source, np.arange(len(dataset))),
-    )
+    about = dict(official=official, multi=multi)
+    about |= dict(may_number=all(name.isdecimal() for name in names))
+    if getattr(dataset.features[videos], "dtype", None) in ("string", "large_string"):
+        paths, where = _paths(request, place, _names(dataset, videos))
+        return Listing(Texts(paths), names, numbers, rows, **about, **where)
+    if request.video_root is not None:
+        _logger.warning(
+            "The video root %s is not used for %s, whose column %s holds the videos themselves.",
+            request.video_root,
+            request.source,
+            videos,
+        )
+    store = DatasetStore(dataset, videos, request.source, np.arange(len(dataset)))
+    return Listing(Texts(_names(dataset, videos)), names, numbers, rows, **about, store=store)
+
+
+def _paths(request: Request, place: str, names: list[str]) -> tuple[list[str], dict[str, Any]]:
+    """Paths of videos that a column of texts names, or addresses, and which are not there."""
+    local = Path(place)
+    own = local if local.is_dir() else local.parent
+    root = request.video_root or (own if local.exists() else Path())
+    paths = [name if is_address(name) else os.path.join(root, name) for name in names]
+    here = np.array([is_address(path) for path in paths]) | which_exist(paths)
+    return paths, dict(absent=~here, place=f"paths count from {root}")
 
 
 class DatasetStore:
@@ -92,8 +110,6 @@ class DatasetStore:
         """
         row = int(self._rows[index])
         video = self._dataset[row][self._column]
-        if isinstance(video, str):
-            return video
         content, path = (video or {}).get("bytes"), (video or {}).get("path")
         if content is not None:
             return NamedBytes(content, f"{self._source} row {row}{path and f' ({path})' or ''}")

@@ -2,9 +2,7 @@
 
 import json
 import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,12 +18,12 @@ from lvt_ff.data.shards.scan import scan_shards
 from lvt_ff.data.shards.writer import new_shard
 from lvt_ff.data.video_list import VideoList
 from lvt_ff.utils.atomic_io import write_text
+from lvt_ff.utils.in_order import in_order
 from lvt_ff.utils.progress import progress_bar
 from lvt_ff.video import pool
 
 __all__ = ["Left", "ShardMaker", "video_names"]
 
-_AHEAD = 4  # videos that are made ready beyond those that are worked at, for each worker
 _SEED = 0  # of the order in the shards
 
 
@@ -99,7 +97,7 @@ class ShardMaker:
         start = done[-1]["end"] if done else 0
         pool.restart(self._num_workers)
         bar = progress_bar(len(self._videos), "video", desc="preparing", initial=start)
-        todo = _in_order(self._convert, self._order[start:], self._num_workers)
+        todo = in_order(self._convert, self._order[start:], self._num_workers)
         with bar, closing(todo) as ready:
             while start < len(self._order):
                 shard = self._write_shard(len(done), start, ready, bar.update)
@@ -187,24 +185,6 @@ class ShardMaker:
         )
         write_index(self._folder / INDEX_NAME, index)
         return index
-
-
-def _in_order(
-    convert: Callable[[int], Ready], rows: Iterable[int], num_workers: int
-) -> Iterator[Ready]:
-    """What becomes of videos, in their order, some of them made ready ahead."""
-    with ThreadPoolExecutor(num_workers) as threads:
-        waiting: deque[Future] = deque()
-        try:
-            for row in rows:
-                waiting.append(threads.submit(convert, row))
-                if len(waiting) > _AHEAD * num_workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
 
 
 def _labels_of(videos: VideoList, row: int) -> tuple[list[int], list[list[float]] | None]:
