@@ -27,7 +27,7 @@ def reencode(
     """Write a video, or a part of it, as MP4 with H.264, without sound.
 
     All shown frames are kept, upright and in square pixels, at their times; pictures become 25
-    frames a second. The same video gives the same bytes.
+    frames a second.
 
     Args:
         video: see `read_clip`.

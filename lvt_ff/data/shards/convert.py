@@ -97,7 +97,8 @@ class Converter:
         )
 
     def _encode(self, row: int, source: VideoSource) -> Ready:
-        target = self._folder / f"{row}.mp4"
+        # A decoder of a run that was killed may still be at work on the same video.
+        target = self._folder / f"{row}.{os.getpid()}.mp4"
         encoded = reencode(
             source,
             target,
