@@ -517,7 +517,7 @@ def test_tables_and_temperatures_do_not_decay():
         ("l2vit", ("temperature",)),
     ):
         model = timm.create_model("test_lvt_ff", depth=1, attn_kernel=name)
-        options = dict(lr=1e-3, weight_decay=0.1, momentum=0.9, layer_decay=None)
+        options = dict(lr=1e-3, weight_decay=0.1, momentum=0.9, layer_decay=1.0)
         optimizer = make_optimizer(model, "adamw", **options)
         decays = {
             id(parameter): group["weight_decay"]
