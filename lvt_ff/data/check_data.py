@@ -175,20 +175,14 @@ def _findings(one: _Checked, looked: Sequence[Looked], num_frames: int) -> list[
     return [*one.findings, *found, *duplicates(one.videos, looked)]
 
 
-def _clips_of_classes(videos: VideoList) -> np.ndarray:
-    if videos.labels.ndim == 2:
-        return videos.labels.sum(axis=0)
-    return np.bincount(videos.labels, minlength=len(videos.class_names))
-
-
 def _empty_classes(videos: VideoList) -> list[Finding]:
-    empty = np.flatnonzero(_clips_of_classes(videos) == 0)
+    empty = np.flatnonzero(videos.class_counts() == 0)
     names = [videos.class_names[number] for number in empty]
     return [Finding("", "class without videos", f"no video is of {name!r}") for name in names]
 
 
 def _counts(one: _Checked, findings: Sequence[Finding]) -> dict:
-    clips = _clips_of_classes(one.videos)
+    clips = one.videos.class_counts()
     return dict(
         num_listed=one.num_listed,
         num_checked=len(one.videos),

@@ -29,6 +29,7 @@ __all__ = [
     "Task",
     "VideoList",
     "VideoStore",
+    "class_counts",
     "class_numbers",
     "labelled",
     "load_video_list",
@@ -76,6 +77,10 @@ class VideoList:
             return "multi"
         return "regression" if self.labels.dtype.kind == "f" else "single"
 
+    def class_counts(self) -> np.ndarray:
+        """Videos of each class (K,)."""
+        return class_counts(self.labels, len(self.class_names))
+
     def source(self, index: int) -> VideoSource:
         """What a reader takes for a video; raises VideoReadError where a store cannot give it."""
         return self.paths[index] if self.store is None else self.store.source(index)
@@ -121,6 +126,18 @@ class VideoList:
         else:
             labels = number[self.labels]
         return replace(self, labels=labels, class_names=class_names, label_spans=spans)
+
+
+def class_counts(labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """Videos of each class (K,).
+
+    Args:
+        labels: class numbers (n,), or 0 or 1 for every class (n, K).
+        num_classes: K.
+    """
+    if labels.ndim == 2:
+        return labels.sum(axis=0)
+    return np.bincount(labels, minlength=num_classes)
 
 
 def load_video_list(

@@ -18,9 +18,9 @@ def class_table(videos: VideoList, eval_videos: VideoList | None = None) -> str:
         eval_videos: to evaluate on, with the same classes.
     """
     names = videos.class_names
-    columns = {"training": _counts(videos)}
+    columns = {"training": videos.class_counts()}
     if eval_videos is not None:
-        columns["evaluation"] = _counts(eval_videos)
+        columns["evaluation"] = eval_videos.class_counts()
     lines = _rows(names, columns) if len(names) <= _WHOLE_TABLE else []
     for use, counts in columns.items():
         small, large = int(counts.argmin()), int(counts.argmax())
@@ -33,12 +33,6 @@ def class_table(videos: VideoList, eval_videos: VideoList | None = None) -> str:
             number = counted(len(empty), "class", "classes")
             lines.append(f"{use}: {number} without a video: {listed(empty)}")
     return "\n".join(lines)
-
-
-def _counts(videos: VideoList) -> np.ndarray:
-    if videos.labels.ndim == 2:
-        return videos.labels.sum(axis=0)
-    return np.bincount(videos.labels, minlength=len(videos.class_names))
 
 
 def _with_count(name: str, count: int) -> str:

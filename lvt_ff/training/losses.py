@@ -7,6 +7,7 @@ import torch
 from timm.loss import AsymmetricLossMultiLabel, BinaryCrossEntropy
 from torch import Tensor, nn
 
+from lvt_ff.data.video_list import class_counts
 from lvt_ff.utils.validation import check_choice
 
 __all__ = ["Loss", "class_weights", "hits", "make_loss", "video_chances"]
@@ -97,8 +98,7 @@ def class_weights(labels: np.ndarray, num_classes: int) -> np.ndarray:
         labels: class numbers (n,), or 0 or 1 for every class (n, K).
         num_classes: K.
     """
-    several = labels.ndim == 2
-    counts = labels.sum(axis=0) if several else np.bincount(labels, minlength=num_classes)
+    counts = class_counts(labels, num_classes)
     weights = np.divide(1.0, counts, out=np.zeros(num_classes), where=counts > 0)
     return weights * counts.sum() / max((counts > 0).sum(), 1)
 
