@@ -19,14 +19,13 @@ RECORD = "prepare.json"  # what it was asked, there and beside the shards
 def is_shards(source: Path) -> bool:
     """Whether this is a tar file, or a folder that has some, or their index, directly in it."""
     if source.is_dir():
-        made = (source / INDEX_NAME).is_file() or _is_unfinished(source)
-        return made or bool(_tar_files(source))
+        return _is_made(source) or bool(_tar_files(source))
     return source.suffix == _SUFFIX and source.is_file()
 
 
 def is_loose(source: Path) -> bool:
     """Whether tar files lie in a folder that nobody has made an index of."""
-    return source.is_dir() and not (source / INDEX_NAME).is_file() and not _is_unfinished(source)
+    return source.is_dir() and not _is_made(source)
 
 
 def open_index(source: Path) -> ShardIndex:
@@ -49,6 +48,11 @@ def open_index(source: Path) -> ShardIndex:
             "goes on where it ended."
         )
     return _index(source)
+
+
+def _is_made(folder: Path) -> bool:
+    """Whether it has an index, or will have one."""
+    return (folder / INDEX_NAME).is_file() or _is_unfinished(folder)
 
 
 def _is_unfinished(folder: Path) -> bool:

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -126,26 +126,21 @@ class ShardMaker:
         progress: Callable[[], Any],
     ) -> dict[str, Any]:
         """Write videos until the shard is full, and a note of how far it goes."""
-        left, end = [], start
+        left, end, shard = [], start, None
         name = f"shard-{number:06d}.tar"
-        first = None
-        for item in ready:  # a shard without a video is none
-            end += 1
-            progress()
-            left += self._left(item)
-            if not item.problem:
-                first = item
-                break
-        if first is not None:
-            with new_shard(self._folder / name) as shard:
-                self._add(shard, first)
-                while shard.size < self._shard_bytes and (item := next(ready, None)) is not None:
-                    end += 1
-                    progress()
-                    left += self._left(item)
-                    if not item.problem:
-                        self._add(shard, item)
-        note = dict(name=name if first else None, end=end, left=left)
+        with ExitStack() as stack:
+            for item in ready:
+                end += 1
+                progress()
+                left += self._left(item)
+                if item.problem:
+                    continue
+                if shard is None:  # a shard without a video is none
+                    shard = stack.enter_context(new_shard(self._folder / name))
+                self._add(shard, item)
+                if shard.size >= self._shard_bytes:
+                    break
+        note = dict(name=name if shard else None, end=end, left=left)
         write_text(self._note(number), json.dumps(note))
         return note
 
