@@ -7,7 +7,6 @@ import json
 import shlex
 import zlib
 from contextlib import nullcontext
-from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
@@ -26,7 +25,7 @@ from lvt_ff.ablation.recipe import (
 )
 from lvt_ff.ablation.report import markdown, write_report
 from lvt_ff.ablation.tables import Table, table_of
-from lvt_ff.data import Augmentation, load_video_list
+from lvt_ff.data import load_video_list
 from lvt_ff.data.synthetic.motion import MOTION_CLASSES, draw_motion
 from lvt_ff.data.synthetic.writer import write_dataset
 from lvt_ff.training.divergence import Diverged
@@ -269,9 +268,8 @@ def _expected(options: dict, derived: dict) -> dict:
     """Settings, and what is derived, as a run's folder tells them if it is of this comparison."""
     chosen = SimpleNamespace(**{**FINETUNE_DEFAULTS, **options})
     take_recipe(chosen, load_recipe(chosen.recipe))
-    expected = vars(chosen) | asdict(Augmentation.from_options(vars(chosen)))
     # What is still open is told by data or model.
-    expected = {name: value for name, value in expected.items() if value is not None}
+    expected = {name: value for name, value in vars(chosen).items() if value is not None}
     steps = expected["batch_size"] * expected["accumulation"]
     expected["mixed_precision"] = derived["mixed_precision"]
     shared = dict(

@@ -1,10 +1,13 @@
 """Recipes: values of fine-tuning options that belong together, in YAML files of this package."""
 
+from dataclasses import asdict
 from importlib.resources import files
 from types import SimpleNamespace
 from typing import Any, Literal
 
 import yaml
+
+from lvt_ff.data import Augmentation
 
 __all__ = ["Recipe", "chosen_recipe", "load_recipe", "take_recipe", "warmup_steps"]
 
@@ -34,11 +37,15 @@ def chosen_recipe(name: str, num_videos: int, pretrained: bool) -> str:
     return "small" if num_videos < _SMALL else "pretrained"
 
 
-def take_recipe(options: SimpleNamespace, recipe: dict[str, Any]) -> None:
-    """Give all options that are None the recipe's values."""
-    for name, value in recipe.items():
+def take_recipe(options: SimpleNamespace, recipe: dict[str, Any]) -> Augmentation:
+    """Give those options that are None the recipe's values, and those of augmentation that still
+    are, their defaults; the latter as one."""
+    for name in recipe.keys() & vars(options).keys():
         if getattr(options, name) is None:
-            setattr(options, name, value)
+            setattr(options, name, recipe[name])
+    augmentation = Augmentation.from_options(vars(options))
+    vars(options).update(asdict(augmentation))
+    return augmentation
 
 
 def warmup_steps(

@@ -28,7 +28,7 @@ def run_results(run: Run, loop: TrainingLoop) -> dict[str, Any]:
         start=run.origin,
         conversion=report.lines() if report else [],
         settings=run.settings(),
-        derived=run.derived(),
+        derived=run.derived,
         changes=history.notes,
         num_train=len(run.videos),
         num_eval=len(run.eval_videos) if run.eval_videos else 0,

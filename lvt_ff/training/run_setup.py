@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
@@ -50,9 +50,12 @@ __all__ = [
     "Run",
     "check_options",
     "load_videos",
+    "micro_batches",
     "prepared_run",
     "starts_trained",
+    "take_sampling",
     "told_start",
+    "training_dataset",
     "training_loader",
     "training_loop",
 ]
@@ -68,15 +71,19 @@ class Run:
     Args:
         options: as given, with the recipe's values where there were none.
         asked_warmup: the warm-up as given.
-        recipe: the values of the recipe, and its name.
+        recipe_name, recipe: which one, and its values.
         videos, eval_videos: to train on and to evaluate.
         network, processor, origin: see `build_model`.
         accelerator: devices and precision.
         augmentation: of the training clips.
+        step_clips: in a step, where that was asked for, or is that of a run which other processes
+            began; None where it follows from the other options.
+        told: lines that were not printed yet.
     """
 
     options: SimpleNamespace
     asked_warmup: float | None
+    recipe_name: str
     recipe: dict[str, Any]
     videos: VideoList
     eval_videos: VideoList | None
@@ -85,29 +92,25 @@ class Run:
     origin: str
     accelerator: Accelerator
     augmentation: Augmentation
-    told: list[str] = field(default_factory=list)
+    step_clips: int | None
+    told: list[str]
 
     @property
     def several_labels(self) -> bool:
         """Whether a video may have several labels."""
-        return self.videos.labels.ndim == 2
+        return self.videos.task == "multi"
 
     @cached_property
     def batches(self) -> MicroBatches:
         options, accelerator = self.options, self.accelerator
-        chances = None
-        if options.balance == "sampling":
-            chances = video_chances(self.videos.labels, len(self.videos.class_names))
-        return MicroBatches(
-            len(self.videos),
-            batch_size=options.batch_size,
-            accumulation=_passes(options, accelerator.num_processes),
-            num_processes=accelerator.num_processes,
+        world = accelerator.num_processes
+        return micro_batches(
+            options,
+            self.videos,
+            accumulation=_passes(options, self.step_clips, world),
+            num_processes=world,
             rank=accelerator.process_index,
             epochs=options.epochs,
-            seed=options.seed,
-            num_repeats=options.num_repeats,
-            chances=chances,
         )
 
     @cached_property
@@ -136,16 +139,17 @@ class Run:
     def settings(self) -> dict:
         """The run's options as JSON holds them, with what was chosen where none was given."""
         chosen = dict(
-            recipe=self.recipe["name"],
+            recipe=self.recipe_name,
             warmup_epochs=self._warmup_epochs(),
             sampling=self.processor.sampling,
             sampling_stride=self.processor.sampling_stride,
             mixed_precision=self.accelerator.mixed_precision,
         )
-        left_out = ("resume", "allow_changes", "step_clips")
+        left_out = ("resume", "allow_changes")
         settings = {name: v for name, v in vars(self.options).items() if name not in left_out}
         return json.loads(json.dumps(settings | chosen, default=str))
 
+    @cached_property
     def derived(self) -> dict:
         """What a resumed run must share beside its options."""
         return dict(
@@ -154,6 +158,32 @@ class Run:
             global_batch=self.batches.global_batch,
             architecture=json.loads(json.dumps(self.network.config.core_kwargs())),
         )
+
+
+def micro_batches(
+    options: SimpleNamespace,
+    videos: VideoList,
+    *,
+    accumulation: int,
+    num_processes: int,
+    rank: int,
+    epochs: int,
+) -> MicroBatches:
+    """Which videos make which step, drawn with the options' balance; see `MicroBatches`."""
+    chances = None
+    if options.balance == "sampling":
+        chances = video_chances(videos.labels, len(videos.class_names))
+    return MicroBatches(
+        len(videos),
+        batch_size=options.batch_size,
+        accumulation=accumulation,
+        num_processes=num_processes,
+        rank=rank,
+        epochs=epochs,
+        seed=options.seed,
+        num_repeats=options.num_repeats,
+        chances=chances,
+    )
 
 
 def check_options(options: SimpleNamespace) -> None:
@@ -182,30 +212,32 @@ def prepared_run(options: SimpleNamespace) -> Run:
     asked, asked_warmup = dict(vars(options)), options.warmup_epochs
     trained = starts_trained(options)
     name = chosen_recipe(options.recipe, len(videos), trained)
-    recipe = dict(load_recipe(name), name=name)
-    take_recipe(options, {key: value for key, value in recipe.items() if key != "name"})
-    augmentation = Augmentation.from_options(vars(options))
+    recipe = load_recipe(name)
+    augmentation = take_recipe(options, recipe)
     augmentation.check_effects(asked)
-    vars(options).update(asdict(augmentation))
     network, processor, origin = _build_network(options, start, videos)
-    options.loss = options.loss or ("bce" if videos.labels.ndim == 2 else "cross_entropy")
+    options.loss = options.loss or ("bce" if videos.task == "multi" else "cross_entropy")
     told = _adapt(options, start, network)
     accelerator = _accelerator(options)
-    told += _share_out(options, network, accelerator)
+    step_clips = _share_out(options, network, accelerator)
+    if step_clips is not None:
+        told.append(_told_shares(options, step_clips, accelerator.num_processes))
     augmentation.check_batch_size(options.batch_size)
     told += filter(None, [flip_warning(videos.class_names, augmentation)])
     return Run(
-        options,
-        asked_warmup,
-        recipe,
-        videos,
-        eval_videos,
-        network,
-        processor,
-        origin,
-        accelerator,
-        augmentation,
-        told,
+        options=options,
+        asked_warmup=asked_warmup,
+        recipe_name=name,
+        recipe=recipe,
+        videos=videos,
+        eval_videos=eval_videos,
+        network=network,
+        processor=processor,
+        origin=origin,
+        accelerator=accelerator,
+        augmentation=augmentation,
+        step_clips=step_clips,
+        told=told,
     )
 
 
@@ -256,13 +288,18 @@ def _build_network(
     check_rgb(network.config.in_chans)
     if not network.config.global_pool:
         raise ValueError("A model with global_pool '' gives no class scores: leave it out.")
-    if videos.labels.ndim == 2:
+    if videos.task == "multi":
         network.config.problem_type = "multi_label_classification"
     freeze_blocks(network.model, options.freeze)
     network.model.set_grad_checkpointing(options.grad_checkpointing)
+    take_sampling(options, processor)
+    return network, processor, origin
+
+
+def take_sampling(options: SimpleNamespace, processor: LVTFFVideoProcessor) -> None:
+    """Give a processor the run's sampling, where it has one of its own."""
     processor.sampling = options.sampling or processor.sampling
     processor.sampling_stride = options.sampling_stride or processor.sampling_stride
-    return network, processor, origin
 
 
 def _given(options: SimpleNamespace, *names: str) -> dict[str, Any]:
@@ -319,9 +356,9 @@ def _accelerator(options: SimpleNamespace) -> Accelerator:
 
 def _share_out(
     options: SimpleNamespace, network: LVTFFForVideoClassification, accelerator: Accelerator
-) -> list[str]:
-    """Choose the clips of a forward pass, and how many of these make a step, where that is asked
-    for, or another number of processes goes on; a line that tells of it."""
+) -> int | None:
+    """Choose the clips of a forward pass where that is asked for; the clips of a step where these
+    are given, or another number of processes goes on."""
     world, earlier = accelerator.num_processes, _earlier_settings(options)
     if options.find_batch_size:
         check_memory(accelerator.device)
@@ -337,13 +374,17 @@ def _share_out(
             copies=(1 if options.optimizer == "sgd" else 2) + bool(options.ema_decay),
         )
     elif options.total_batch_size is None and _has_other_world(options, earlier, world):
-        options.step_clips = earlier["global_batch"]
-    if _step_clips(options) is None:
-        return []
-    return [
-        f"a step: {counted(_passes(options, world), 'forward pass', 'forward passes')} of "
-        f"{counted(options.batch_size, 'clip')} on {counted(world, 'process', 'processes')}"
-    ]
+        return earlier["global_batch"]
+    return options.total_batch_size
+
+
+def _told_shares(options: SimpleNamespace, step_clips: int, num_processes: int) -> str:
+    passes = _passes(options, step_clips, num_processes)
+    return (
+        f"a step: {counted(passes, 'forward pass', 'forward passes')} of "
+        f"{counted(options.batch_size, 'clip')} on "
+        f"{counted(num_processes, 'process', 'processes')}"
+    )
 
 
 def _has_other_world(options: SimpleNamespace, earlier: dict, world: int) -> bool:
@@ -353,17 +394,11 @@ def _has_other_world(options: SimpleNamespace, earlier: dict, world: int) -> boo
     return same and earlier["global_batch"] != options.batch_size * options.accumulation * world
 
 
-def _passes(options: SimpleNamespace, num_processes: int) -> int:
+def _passes(options: SimpleNamespace, step_clips: int | None, num_processes: int) -> int:
     """Forward passes of a process in a step."""
-    clips = _step_clips(options)
-    if clips is None:
+    if step_clips is None:
         return options.accumulation
-    return split_batch(clips, options.batch_size, num_processes)
-
-
-def _step_clips(options: SimpleNamespace) -> int | None:
-    """Clips of a step where that is asked for, or is that of a run which other processes began."""
-    return options.total_batch_size or getattr(options, "step_clips", None)
+    return split_batch(step_clips, options.batch_size, num_processes)
 
 
 def _earlier_settings(options: SimpleNamespace) -> dict:
@@ -403,7 +438,7 @@ def training_loop(run: Run) -> TrainingLoop:
         batches,
         checkpoints,
         StepLog(options.output_dir / STEPS_NAME),
-        run.settings() | run.derived(),
+        run.settings() | run.derived,
         _loop_options(run),
         batch_transform=BatchTransform(
             run.processor.eval_transform(),
@@ -446,7 +481,7 @@ def _evaluation(run: Run) -> Callable[[Callable[[], int]], dict] | None:
         run.processor.eval_transform(),
         num_clips=1,
         num_crops=1,
-        **_reading_options(run),
+        **_reading_options(run.options, run.processor),
     )
 
     def evaluate(stop: Callable[[], int]) -> dict:
@@ -464,17 +499,28 @@ def _evaluation(run: Run) -> Callable[[Callable[[], int]], dict] | None:
     return evaluate
 
 
-def _reading_options(run: Run) -> dict[str, Any]:
+def _reading_options(options: SimpleNamespace, processor: LVTFFVideoProcessor) -> dict[str, Any]:
     names = ("decoder", "max_pixels", "on_damage")
-    return run.processor.clip_options() | {name: getattr(run.options, name) for name in names}
+    return processor.clip_options() | {name: getattr(options, name) for name in names}
+
+
+def training_dataset(
+    options: SimpleNamespace,
+    videos: VideoList,
+    processor: LVTFFVideoProcessor,
+    augmentation: Augmentation,
+) -> TrainDataset:
+    """The training clips as a run draws them."""
+    augment = TrainTransform(processor.eval_transform(), augmentation)
+    reading = _reading_options(options, processor)
+    return TrainDataset(videos, augment, seed=options.seed, **reading)
 
 
 def training_loader(run: Run) -> DataLoader:
     """The training clips of this process, from the loop's first step on."""
     options = run.options
-    augment = TrainTransform(run.processor.eval_transform(), run.augmentation)
     return DataLoader(
-        TrainDataset(run.videos, augment, seed=options.seed, **_reading_options(run)),
+        training_dataset(options, run.videos, run.processor, run.augmentation),
         batch_sampler=run.batches,
         collate_fn=collate,
         num_workers=options.num_workers,
@@ -488,7 +534,7 @@ def told_start(run: Run, loop: TrainingLoop) -> list[str]:
     batches, videos = run.batches, run.videos
     told = [
         f"start: {run.origin}",
-        f"recipe: {run.recipe['name']}",
+        f"recipe: {run.recipe_name}",
         f"{len(videos)} training videos of {len(videos.class_names)} classes; "
         f"{batches.num_steps} steps of {batches.global_batch} clips, {batches.first_step} done; "
         f"peak learning rate {run.peak_lr[1]}, reached in step {max(loop.options.warmup_steps, 1)}",

@@ -15,8 +15,6 @@ from lvt_ff.data import (
     EvalTransform,
     Missing,
     OnDamage,
-    TrainDataset,
-    TrainTransform,
     VideoList,
     collate,
     flip_warning,
@@ -25,11 +23,15 @@ from lvt_ff.hf import LVTFFConfig, LVTFFVideoProcessor
 from lvt_ff.hub.model_folder import is_variant, load_folder
 from lvt_ff.hub.resolve import local_folder
 from lvt_ff.timm_models import with_tag
-from lvt_ff.training.batches import MicroBatches
-from lvt_ff.training.losses import video_chances
 from lvt_ff.training.mixing import BatchTransform
 from lvt_ff.training.recipes import Recipe, chosen_recipe, load_recipe, take_recipe
-from lvt_ff.training.run_setup import load_videos, starts_trained
+from lvt_ff.training.run_setup import (
+    load_videos,
+    micro_batches,
+    starts_trained,
+    take_sampling,
+    training_dataset,
+)
 from lvt_ff.utils.command_line import command
 from lvt_ff.utils.contact_sheet import contact_sheet
 from lvt_ff.utils.errors import usage
@@ -122,8 +124,7 @@ def show_batch(
         videos, _ = load_videos(options, start)
         asked = dict(vars(options))
         values = load_recipe(chosen_recipe(recipe, len(videos), starts_trained(options)))
-        take_recipe(options, {name: values[name] for name in values.keys() & vars(options)})
-        drawn = Augmentation.from_options(vars(options))
+        drawn = take_recipe(options, values)
         drawn.check_effects(asked)
         drawn.check_batch_size(options.batch_size)
         processor = _processor(options, start)
@@ -155,8 +156,7 @@ def _processor(options: SimpleNamespace, start: str | Path) -> LVTFFVideoProcess
         processor = LVTFFVideoProcessor.from_config(config)
     else:
         _, processor = load_folder(start, new_head=True, **sizes)
-    processor.sampling = options.sampling or processor.sampling
-    processor.sampling_stride = options.sampling_stride or processor.sampling_stride
+    take_sampling(options, processor)
     return processor
 
 
@@ -167,29 +167,12 @@ def _batch(
     augmentation: Augmentation,
 ) -> dict[str, Any]:
     """The first micro-batch of an epoch, with clips and targets as the model is given them."""
-    like, num_classes = processor.eval_transform(), len(videos.class_names)
-    reading = {name: getattr(options, name) for name in ("decoder", "max_pixels", "on_damage")}
-    dataset = TrainDataset(
-        videos,
-        TrainTransform(like, augmentation),
-        seed=options.seed,
-        **processor.clip_options(),
-        **reading,
-    )
-    balanced = options.balance == "sampling"
-    batches = MicroBatches(
-        len(videos),
-        batch_size=options.batch_size,
-        accumulation=1,
-        num_processes=1,
-        rank=0,
-        epochs=options.epoch,
-        seed=options.seed,
-        num_repeats=options.num_repeats,
-        chances=video_chances(videos.labels, num_classes) if balanced else None,
-    )
+    dataset = training_dataset(options, videos, processor, augmentation)
+    alone = dict(accumulation=1, num_processes=1, rank=0)
+    batches = micro_batches(options, videos, **alone, epochs=options.epoch)
     batches.first_step = (options.epoch - 1) * batches.steps_per_epoch
     batch = collate([dataset[key] for key in next(iter(batches))])
+    like, num_classes = processor.eval_transform(), len(videos.class_names)
     transform = BatchTransform(like, augmentation, num_classes, options.seed)
     labels = torch.as_tensor(np.array(batch["label"]))
     clips, targets = transform(batch["clip"], labels, batches.first_step, 0)
