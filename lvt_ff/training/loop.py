@@ -49,7 +49,7 @@ from lvt_ff.training.sharding import (
     gathered_weights,
     optimizer_like,
 )
-from lvt_ff.training.signals import StopRequest, stop_requests
+from lvt_ff.training.signals import STOP_SIGNALS, StopRequest, stop_requests
 from lvt_ff.utils.errors import Failure, Stopped, UsageError
 from lvt_ff.utils.progress import Reporter, print_line
 from lvt_ff.utils.short_text import counted
@@ -122,7 +122,7 @@ class TrainingLoop:
         options: LoopOptions,
         *,
         batch_transform: BatchTransform,
-        criterion: Callable[[Tensor, Tensor], Tensor],
+        criterion: nn.Module,
         ema_decay: float | None,
         evaluate: Callable[[Callable[[], int]], dict] | None,
     ):
@@ -167,7 +167,7 @@ class TrainingLoop:
         with undamaged(checkpoint):
             self.network.load_state_dict(read_tensors(checkpoint, "model"))
             self.history = History(**state["history"])
-            scaler = state["scaler"]
+            state = dict(settings=before, scaler=state["scaler"])
         # Of a checkpoint before the last, some may be gone.
         kept = self.history.kept
         self.history.kept = [row for row in kept if self.kept_weights.has(row["step"])]
@@ -179,7 +179,7 @@ class TrainingLoop:
         if not self.history.kept:  # these weights are evaluated again, and kept
             self.history.epochs = [row for row in self.history.epochs if row["step"] != step]
         self.batches.first_step = step
-        self._resumed = checkpoint, dict(scaler=scaler)
+        self._resumed = checkpoint, state
 
     def run(self, micro_batches: Iterator[dict]) -> History:
         """All remaining steps; `micro_batches` are this process's, in order.
@@ -200,7 +200,7 @@ class TrainingLoop:
             for step in range(done, batches.num_steps):
                 if self._is_exhausted():
                     break
-                row, number, due = self._step(step, micro_batches, request)
+                row, number, due = self._step(step, micro_batches)
                 self.history.add(row)
                 if first:
                     self.log.add(row)
@@ -214,20 +214,18 @@ class TrainingLoop:
         """Put network and optimizer where they run, with the state of a resumed run."""
         accelerator = self.accelerator
         self.trained, self.optimizer = accelerator.prepare(self.network, self.optimizer)
-        if isinstance(self.criterion, nn.Module):
-            self.criterion.to(accelerator.device)
+        self.criterion.to(accelerator.device)
         if self.ema_decay:
             self.average = WeightAverage(self.network, self.ema_decay)
         if self._resumed:
             checkpoint, state = self._resumed
             with undamaged(checkpoint):
-                self._load(checkpoint)
+                self._load(checkpoint, state["settings"])
                 if accelerator.scaler is not None and state["scaler"] is not None:
                     accelerator.scaler.load_state_dict(state["scaler"])
         self.network.train()
 
-    def _load(self, checkpoint: Path) -> None:
-        before = read_state(checkpoint)["settings"]
+    def _load(self, checkpoint: Path, before: dict) -> None:
         if before["optimizer"] == self.settings["optimizer"]:  # else it begins anew
             optimizer = self._own_optimizer()
             names = parameter_names(self.network, optimizer)
@@ -245,9 +243,7 @@ class TrainingLoop:
 
     # A step
 
-    def _step(
-        self, step: int, micro_batches: Iterator[dict], request: StopRequest
-    ) -> tuple[dict, int, bool]:
+    def _step(self, step: int, micro_batches: Iterator[dict]) -> tuple[dict, int, bool]:
         """A row for the log, the number of a signal that came, and whether to save."""
         accelerator, batches = self.accelerator, self.batches
         lr = learning_rate(step, batches.num_steps, self.options.peak_lr, self.options.warmup_steps)
@@ -264,7 +260,7 @@ class TrainingLoop:
             with nullcontext() if last else accelerator.no_sync(self.trained):
                 totals += self._backward(step, number, seen[-1])
         norm = self._gradient_norm()
-        loss, hit, facts = self._agree(totals, norm, seen, request)
+        loss, hit, facts = self._agree(totals, seen)
         self._check_finite(step, loss, norm, seen)
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -304,16 +300,17 @@ class TrainingLoop:
         norm = self.accelerator.clip_grad_norm_(self.trained.parameters(), largest)
         return float(getattr(norm, "full_tensor", lambda: norm)())
 
-    def _agree(
-        self, totals: Tensor, norm: float, seen: list[dict], request: StopRequest
-    ) -> tuple[float, float, dict]:
+    def _agree(self, totals: Tensor, seen: list[dict]) -> tuple[float, float, dict]:
         """Means over all processes, and what any of them has to tell the others."""
-        bad = sum(map(len, _failures(seen))) + len(_damages(seen))
+        bad = len(_failures(seen)) + len(_damages(seen))
         due = self.accelerator.is_main_process and self._is_due()
-        told = totals.new_tensor([bad, due, request.number == 15, request.number == 2])
+        came = [self._request.number == number for number in STOP_SIGNALS]
+        told = totals.new_tensor([bad, due, *came])
         summed = self.accelerator.reduce(torch.cat([totals, told]), "sum").tolist()
         count = self.batches.num_processes * self.batches.accumulation
-        number = 15 if summed[4] else 2 if summed[5] else 0
+        number = next(
+            (one for one, times in zip(STOP_SIGNALS, summed[4:], strict=True) if times), 0
+        )
         facts = dict(bad=summed[2] > 0, due=summed[3] > 0, signal=number)
         return summed[0] / count, summed[1] / count, facts
 
@@ -368,8 +365,7 @@ class TrainingLoop:
     def _note_bad_files(self, seen: list[dict], any_bad: bool) -> None:
         if not any_bad:
             return
-        failures = [failure for failures in _failures(seen) for failure in failures]
-        self.history.bad_files.update(gather_object(failures))
+        self.history.bad_files.update(gather_object(_failures(seen)))
         self.history.damaged_files.update(gather_object(_damages(seen)))
         if len(self.history.bad_files) > self.options.max_bad_files:
             path, reason = next(reversed(self.history.bad_files.items()))
@@ -550,8 +546,8 @@ def _scores(row: dict, metric: str) -> str:
     return f"{told} ({', '.join(beside)})" if beside else told
 
 
-def _failures(seen: list[dict]) -> list[list[tuple[str, str]]]:
-    return [failures for batch in seen for failures in batch["failures"]]
+def _failures(seen: list[dict]) -> list[tuple[str, str]]:
+    return [failure for batch in seen for of_clip in batch["failures"] for failure in of_clip]
 
 
 def _damages(seen: list[dict]) -> list[tuple[str, str]]:

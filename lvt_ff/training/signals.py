@@ -6,9 +6,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["StopRequest", "leave_group", "stop_requests"]
+__all__ = ["STOP_SIGNALS", "StopRequest", "leave_group", "stop_requests"]
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)  # the first counts where processes got both
 
 
 class StopRequest:
@@ -30,8 +30,8 @@ def stop_requests() -> Iterator[StopRequest]:
         signal.signal(number, before[number])
 
     if threading.current_thread() is threading.main_thread():
-        before = {number: signal.getsignal(number) for number in _SIGNALS}
-        for number in _SIGNALS:
+        before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+        for number in STOP_SIGNALS:
             signal.signal(number, note)
     try:
         yield request
