@@ -80,11 +80,7 @@ def fresh_accelerator():
 def two_classes(tmp_path_factory) -> Path:
     """A folder of ten small videos of two classes."""
     root = tmp_path_factory.mktemp("two_classes")
-    for number in range(10):
-        label = root / f"class {number % 2}"
-        label.mkdir(exist_ok=True)
-        frames = random_frames(6, 32, 48, seed=number) // 2 + 100 * (number % 2)
-        write_video(label / f"{number}.mp4", frames)
+    write_two_classes(root, num_videos=10, num_frames=6)
     return root
 
 
@@ -123,6 +119,15 @@ def random_frames(num_frames: int, height: int, width: int, seed: int = 0) -> np
     coarse = torch.from_numpy(rng.uniform(0, 255, (num_frames, 3, 6, 8)))
     frames = torch.nn.functional.interpolate(coarse, size=(height, width), mode="bilinear")
     return frames.permute(0, 2, 3, 1).to(torch.uint8).numpy()
+
+
+def write_two_classes(root: Path, num_videos: int, num_frames: int) -> None:
+    """Small videos in two class folders, of which one is brighter."""
+    for number in range(num_videos):
+        label = root / f"class {number % 2}"
+        label.mkdir(exist_ok=True)
+        frames = random_frames(num_frames, 32, 48, seed=number) // 2 + 100 * (number % 2)
+        write_video(label / f"{number}.mp4", frames)
 
 
 def write_growing_video(

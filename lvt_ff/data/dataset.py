@@ -25,6 +25,7 @@ from lvt_ff.video.sources import VideoSource
 
 __all__ = [
     "EvalDataset",
+    "Key",
     "TrainDataset",
     "collate",
     "read_views",

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-__all__ = ["MicroBatches", "seed_micro_batch"]
+from lvt_ff.data.dataset import Key
 
-Key = tuple[int, int] | tuple[int, int, int]  # epoch, place in the list, and which of its clips
+__all__ = ["MicroBatches", "seed_micro_batch"]
 
 
 class MicroBatches:

@@ -7,12 +7,11 @@ import numpy as np
 import peft
 import pytest
 import torch
-from conftest import launch, random_frames, torchrun
+from conftest import launch, torchrun, write_two_classes
 from runs import FAST, SCRIPT, rows, weights
 from safetensors.torch import load_file
 
 from lvt_ff import LVTFFForVideoClassification
-from lvt_ff.data.synthetic.writer import write_video
 from lvt_ff.training import run_setup
 from lvt_ff.training.finetune import finetune
 from lvt_ff.utils.errors import UsageError
@@ -21,11 +20,7 @@ from lvt_ff.utils.errors import UsageError
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory):
     root = tmp_path_factory.mktemp("videos")
-    for number in range(8):
-        label = root / f"class {number % 2}"
-        label.mkdir(exist_ok=True)
-        frames = random_frames(4, 32, 48, seed=number) // 2 + 100 * (number % 2)
-        write_video(label / f"{number}.mp4", frames)
+    write_two_classes(root, num_videos=8, num_frames=4)
     return root
 
 
@@ -56,6 +51,33 @@ def test_a_run_with_adapters_leaves_a_plain_folder_and_the_adapter(videos, train
     with torch.no_grad():
         ours, theirs = (net(pixel_values_videos=clip).logits for net in (merged, adapted))
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def adapted(videos, trained, tmp_path_factory):
+    """Options of a run with adapters, and the weights that it ends with."""
+    options = dict(FAST, model=str(trained), model_args=None, train_data=videos, lora_rank=2)
+    options |= dict(epochs=1, lr=0.01)
+    folder = tmp_path_factory.mktemp("adapted") / "run"
+    finetune(**options, output_dir=folder)
+    return options, weights(folder)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        dict(lora_rank=3),
+        dict(lora_alpha=8.0),
+        dict(lora_dropout=0.5),
+        dict(lora_targets="qkv"),
+    ],
+    ids=str,
+)
+def test_every_option_of_adapters_changes_the_result(adapted, tmp_path, change):
+    options, before = adapted
+    finetune(**options | change, output_dir=tmp_path / "run")
+    now = weights(tmp_path / "run")
+    assert any(not torch.equal(before[name], now[name]) for name in before)
 
 
 def test_a_resumed_run_with_adapters_ends_with_the_same_weights(videos, trained, tmp_path):

@@ -356,6 +356,16 @@ def test_evaluation_fills_its_batches(plain_run, videos, tmp_path, monkeypatch):
     assert outputs[1]["top1"] == outputs[4]["top1"] == outputs[6]["top1"]
 
 
+def test_a_model_is_evaluated_with_the_views_that_its_run_was_given(videos, tmp_path):
+    views = dict(test_clips=2, test_crops=3)
+    finetune(**dict(FAST, epochs=1), train_data=videos, output_dir=tmp_path / "run", **views)
+    result = evaluate(tmp_path / "run", videos, num_workers=0, cpu=True, save_logits=True)
+    assert result["protocol"].startswith("2 clips × 3 crops")
+    assert load_file(tmp_path / "run/logits.safetensors")["logits"].shape == (10, 6, 2)
+    result = evaluate(tmp_path / "run", videos, clips=1, crops=1, num_workers=0, cpu=True)
+    assert result["protocol"].startswith("1 clip × 1 crop")
+
+
 def test_number_of_workers_changes_nothing(plain_run, videos, tmp_path):
     options = dict(FAST, train_data=videos, eval_data=videos, output_dir=tmp_path / "run")
     finetune(**{**options, "num_workers": 2})
@@ -378,6 +388,7 @@ def test_number_of_workers_changes_nothing(plain_run, videos, tmp_path):
         dict(recipe="modern"),
         dict(lr_scaling="linear"),
         dict(lr_scaling="sqrt"),
+        dict(lr_batch=4),
         dict(drop_rate=0.1),
         dict(loss="bce"),
         dict(loss="asymmetric"),
@@ -400,6 +411,8 @@ def test_every_option_changes_the_result(videos, tmp_path, change):
     plain = dict(FAST, train_data=videos, epochs=2)
     if "momentum" in change:
         plain["optimizer"] = "sgd"
+    if "lr_batch" in change:
+        plain["lr_scaling"] = "linear"
     for name, options in (("a", plain), ("b", {**plain, **change})):
         finetune(output_dir=tmp_path / name, **options)
         AcceleratorState._reset_state(reset_partial_state=True)  # precision is per process
