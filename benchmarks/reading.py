@@ -1,4 +1,4 @@
-"""What reading costs: decoder processes against decoding inline, an hour-long file, memory.
+"""What reading costs: decoder processes and decoding inline, decoders, an hour-long file, memory.
 
 python benchmarks/reading.py
 """
@@ -10,6 +10,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -48,20 +49,46 @@ def seconds(function: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def compare_ways(path: Path, repeats: int) -> None:
-    """Print medians of reading in both ways, which take turns."""
-    times = {"inline": [], "processes": []}
+def medians(ways: dict[str, Callable[[], object]], repeats: int) -> list[float]:
+    """Seconds of ways to read, which take turns."""
+    times = {name: [] for name in ways}
     for round_number in range(repeats + 3):
-        for way, taken in times.items():
-            os.environ["LVT_FF_DECODE"] = way
-            taken.append(seconds(lambda: read_clip(path, sixteen)))
+        for name, read in ways.items():
+            times[name].append(seconds(read))
             if round_number < 3:  # until decoders have started and caches are warm
-                taken.clear()
-    inline, processes = (statistics.median(taken) for taken in times.values())
+                times[name].clear()
+    return [statistics.median(taken) for taken in times.values()]
+
+
+def read_in(way: str, path: Path, decoder: str = "auto") -> None:
+    """Read one clip, by the value of LVT_FF_DECODE."""
+    os.environ["LVT_FF_DECODE"] = way
+    read_clip(path, sixteen, decoder=decoder)
+
+
+def compare_ways(path: Path, repeats: int) -> None:
+    """Print how long reading takes in this process and in another."""
+    ways = {way: partial(read_in, way, path) for way in ("inline", "processes")}
+    inline, processes = medians(ways, repeats)
     print(
         f"{path.name}: inline {1e3 * inline:.1f} ms, in a process {1e3 * processes:.1f} ms, "
         f"{processes / inline:.3f} times as long"
     )
+
+
+def compare_decoders(folder: Path, repeats: int) -> None:
+    """Print how long PyAV takes and how long decord does, of the same film coded in four ways."""
+    film = natural(300, 256, 340)
+    for options in ({"g": "12"}, {"g": "12", "bf": "0"}, {"g": "250"}, {"g": "250", "bf": "0"}):
+        path = folder / "film.mp4"
+        write_video(path, film, fps=30, options=options)
+        ways = {name: partial(read_in, "inline", path, name) for name in ("pyav", "decord")}
+        pyav, decord = medians(ways, repeats)
+        told = "none" if "bf" in options else "x264's"
+        print(
+            f"key frame in every {options['g']}, B frames: {told}: PyAV {1e3 * pyav:.1f} ms, "
+            f"decord {1e3 * decord:.1f} ms, {pyav / decord:.2f} times as long"
+        )
 
 
 def write_hour(path: Path, codec: str, options: dict[str, str]) -> None:
@@ -107,11 +134,13 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=2000)
     parser.add_argument("--hour", action="store_true", help="also write and read hour-long files")
     options = parser.parse_args()
-    print(f"{platform.machine()}, {os.cpu_count()} cores, av {version('av')}")
+    versions = ", ".join(f"{name} {version(name)}" for name in ("av", "decord"))
+    print(f"{platform.machine()}, {os.cpu_count()} cores, {versions}")
     with tempfile.TemporaryDirectory() as folder:
         clip = Path(folder, "320x240.mp4")
         write_video(clip, natural(300, 240, 320), fps=30)
         compare_ways(clip, options.repeats)
+        compare_decoders(Path(folder), options.repeats)
         watch_memory(clip, options.clips)
         if not options.hour:
             return

@@ -70,7 +70,7 @@ class _ReadClips(Dataset):
 def readable_videos(
     videos: VideoList, number: int, num_workers: int, options: dict[str, Any]
 ) -> tuple[VideoList, list[tuple[int, str]]]:
-    """So many videos, evenly from all of a list, with their frames and the decoder of each.
+    """So many videos, evenly from all of a list, with their frames and a bare decoder for each.
 
     Raises:
         Failure: none of them can be read.
@@ -78,12 +78,18 @@ def readable_videos(
     places = np.unique(np.linspace(0, len(videos) - 1, min(number, len(videos))).round())
     videos = videos.take(places.astype(int))
 
+    named = options.get("decoder", "auto")
+    # Those that scripts read with come first, where they are there and right.
+    names = ("torchcodec", "decord", "auto") if named == "auto" else (named,)
+
     def look(row: int) -> tuple[int, str] | None:
-        try:
-            clip = read_frames(videos.source(row), [0], **options)
-        except VideoReadError:
-            return None
-        return clip.total, clip.decoder
+        for name in names:
+            try:
+                clip = read_frames(videos.source(row), [0], **options | dict(decoder=name))
+            except VideoReadError:
+                continue
+            return clip.total, clip.decoder
+        return None
 
     with ThreadPoolExecutor(num_workers) as threads:
         facts = list(threads.map(look, range(len(videos))))

@@ -173,7 +173,7 @@ class TrainTransform:
             may_flip: False where a flipped clip has no label.
 
         Returns:
-            (T, C, H, W) uint8, in memory of its own.
+            (T, C, H, W) uint8, in memory of its own, channels last.
         """
         options = self.augmentation
         factor, *place, flip = rng.uniform(size=4)
@@ -189,7 +189,7 @@ class TrainTransform:
             clip = jitter_colors(clip, options.color_jitter, colors)
         if boxes.uniform() < options.random_erasing:
             clip = erase_box(clip, options.erasing_mode, self.like.mean, self.like.std, boxes)
-        return clip.contiguous(), flipped
+        return clip.clone(memory_format=torch.channels_last), flipped
 
     def _jittered(self, clip: Tensor, factor: float, place: Sequence[float]) -> Tensor:
         """Resized by a factor between the two (0 to 1) of the scale, then cut out at a place."""

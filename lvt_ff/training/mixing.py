@@ -42,7 +42,7 @@ class BatchTransform:
         """What the model is given, and what it should say.
 
         Args:
-            clips: (B, T, C, H, W) uint8.
+            clips: (B, T, C, H, W) uint8, in any order of memory.
             labels: class numbers (B,), or 0 or 1 for every class (B, K).
             step: of the optimizer, in the whole run.
             micro_batch: its place among those of the step, over all processes.
@@ -51,7 +51,7 @@ class BatchTransform:
             Clips (B, T, C, H, W) float32; and labels as they were, or where clips may be mixed the
             share of every class (B, K) float32.
         """
-        clips = self.like.normalize(clips)
+        clips = self.like.normalize(clips.contiguous())
         options = self.augmentation
         if not options.mixes:
             return clips, labels

@@ -22,7 +22,7 @@ __all__ = [
     "read_header",
 ]
 
-Decoder = Literal["auto", "torchcodec", "decord", "pyav", "pillow"]
+Decoder = Literal["auto", "torchcodec", "pyav", "decord", "pillow"]
 DECODER_CHOICES = get_args(Decoder)
 
 
@@ -47,8 +47,8 @@ def _decode_pictures(path: str, found: None, clip: ClipBuffer, threads: int) -> 
 
 DECODERS = {
     "torchcodec": _Backend(torchcodec_decoder.refuses, torchcodec_decoder.decode),
-    "decord": _Backend(decord_decoder.refuses, decord_decoder.decode),
     "pyav": _Backend(lambda found: None, pyav_decoder.decode),
+    "decord": _Backend(decord_decoder.refuses, decord_decoder.decode),
     "pillow": _Backend(lambda found: None, _decode_pictures, pictures=True),
 }
 
@@ -56,8 +56,8 @@ DECODERS = {
 # What may have installed a backend.
 _PACKAGES = {
     "torchcodec": ("torchcodec",),
-    "decord": ("decord", "decord2", "eva-decord"),
     "pyav": ("av",),
+    "decord": ("decord", "decord2", "eva-decord"),
     "pillow": ("pillow",),
 }
 

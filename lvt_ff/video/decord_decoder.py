@@ -1,4 +1,4 @@
-"""decord: fast in plain files, wrong or worse in others, which `refuses` names."""
+"""decord: reads plain files rightly, others wrongly or worse, which `refuses` names."""
 
 from lvt_ff.video.clip_buffer import ClipBuffer
 from lvt_ff.video.probe import Probe

@@ -27,7 +27,8 @@ class PacketFacts(NamedTuple):
         open_group: a start behind which packets may refer to what lies before it.
         leading: it refers to what lies before the last start, and cannot be shown after a jump.
         skips_leading: leading packets behind this start are never shown.
-        reference: others may refer to it.
+        reference: others of its layer may refer to it.
+        layer: temporal layer, to which only this and higher ones refer.
         parameters: what describes the frames (size among others), where it stands here.
     """
 
@@ -39,10 +40,12 @@ class PacketFacts(NamedTuple):
     leading: bool = False
     skips_leading: bool = False
     reference: bool = True
+    layer: int = 0
     parameters: bytes = b""
 
 
 _BROKEN = PacketFacts(whole=False, shown=0)
+_H264_SLICES = {1, 2, 5}  # the first of a picture's parts
 
 
 class PacketReader:
@@ -71,7 +74,9 @@ class PacketReader:
         data = memoryview(packet)
         facts = self._read(data, self._length_size) if self._length_size else self._read(data)
         starts = key and (facts.starts or not facts.whole)
-        return facts._replace(starts=starts, opens=key and facts.whole)
+        if key or starts != facts.starts:
+            facts = facts._replace(starts=starts, opens=key and facts.whole)
+        return facts
 
 
 def _nal_length_size(codec: str, extradata: bytes | None) -> int:
@@ -95,21 +100,24 @@ def _nal_units(data: memoryview, length_size: int) -> Iterator[memoryview]:
 
 
 def _h264(data: memoryview, length_size: int) -> PacketFacts:
-    kinds, recovers, parameters = set(), False, b""
+    kinds, recovers, reference, parameters = set(), False, False, b""
     try:
         for unit in _nal_units(data, length_size):
             kind = unit[0] & 31
             if unit[0] & 128:
                 return _BROKEN
             kinds.add(kind)
+            reference = reference or (kind in _H264_SLICES and bool(unit[0] & 0x60))
             recovers = recovers or (kind == 6 and _recovers_at_once(bytes(unit[1:])))
             parameters += bytes(unit) if kind == 7 else b""
     except ValueError:
         return _BROKEN
-    if not kinds & {1, 2, 5}:
+    if not kinds & _H264_SLICES:
         return _BROKEN
     anew = 5 in kinds
-    return PacketFacts(starts=anew or recovers, open_group=not anew, parameters=parameters)
+    return PacketFacts(
+        starts=anew or recovers, open_group=not anew, reference=reference, parameters=parameters
+    )
 
 
 def _recovers_at_once(sei: bytes) -> bool:
@@ -132,7 +140,7 @@ def _recovers_at_once(sei: bytes) -> bool:
 
 
 def _hevc(data: memoryview, length_size: int) -> PacketFacts:
-    pictures, parameters = [], b""
+    pictures, layer, parameters = [], 0, b""
     try:
         for unit in _nal_units(data, length_size):
             kind = unit[0] >> 1 & 63
@@ -140,6 +148,7 @@ def _hevc(data: memoryview, length_size: int) -> PacketFacts:
                 return _BROKEN
             if kind < 32:
                 pictures.append(kind)
+                layer = unit[1] & 7
             parameters += bytes(unit) if kind == 33 else b""
     except ValueError:
         return _BROKEN
@@ -152,6 +161,7 @@ def _hevc(data: memoryview, length_size: int) -> PacketFacts:
         leading=kind in (8, 9),
         skips_leading=16 <= kind <= 20,
         reference=kind >= 16 or kind % 2 == 1,
+        layer=layer,
         parameters=parameters,
     )
 

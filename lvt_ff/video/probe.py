@@ -6,6 +6,7 @@ by its time; elsewhere only decoding from the first packet on tells which frame 
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,6 +59,8 @@ class Probe:
         clock: how the file counts time.
         shown_s: when frames are shown (num_shown,), in seconds; where `untimed`, a guess.
         starts: in the order of the file; empty where `untimed`.
+        unneeded: whether a shown frame is one that no other refers to (num_shown,) bool; empty
+            where `untimed`.
         untimed: why frames cannot be found by their times, or "".
         special: what of it not every decoder shows rightly, or "".
         open_groups: frames around a key frame refer to what lies before it.
@@ -73,6 +76,7 @@ class Probe:
     clock: Clock
     shown_s: np.ndarray
     starts: tuple[Start, ...]
+    unneeded: np.ndarray
     untimed: str
     special: str
     open_groups: bool
@@ -137,12 +141,15 @@ class _Scan:
 
     def __init__(self):
         self.first = None
+        self.alone = True  # no packet was decoded yet
         self.num_shown = 0
         self.pts: list[int | None] = []  # of packets that show a frame
         self.dts: list[int | None] = []
+        self.layers: list[int] = []  # of these packets; -1 of those that others refer to
         self.keys: list[tuple[int | None, int | None]] = []  # times of starts
         self.delay = 0  # from the first packet's decoding to its presentation
         self.parameters = b""
+        self.top_layer = 0
         self.num_bad = 0
         self.error = ""
         self.hidden = self.many = False  # some packet shows no frame, or several
@@ -160,9 +167,10 @@ class _Scan:
         context = stream.codec_context
         reader = PacketReader(context.name, context.extradata, marks_damage(container))
         self.codec_known = reader.known
+        most = most_packets(container)
         try:
             for number, packet in enumerate(packets_of(container, stream)):
-                if number > most_packets(container):
+                if number > most:
                     raise ValueError("it lists more packets than it has bytes")
                 progress()
                 if packet.size:
@@ -200,6 +208,8 @@ class _Scan:
         self.num_shown += shown
         self.pts.append(packet.pts)
         self.dts.append(packet.dts)
+        self.layers.append(-1 if facts.reference else facts.layer)
+        self.top_layer = max(self.top_layer, facts.layer)
 
     def _is_early(self, packet) -> bool:
         """Whether a packet leans on what would be before the file's first start."""
@@ -210,13 +220,19 @@ class _Scan:
         )
 
     def _decode(self, stream, packet, max_pixels: int) -> None:
+        """Look for a frame: in one packet alone, as decoders keep frames back; else in all."""
         import av
 
-        try:
+        alone, self.alone = self.alone, False
+        frames = []
+        with suppress(av.FFmpegError):
             frames = decode_packet(stream, packet, max_pixels)
-        except av.FFmpegError:
-            return
+            if alone and not frames:
+                frames = decode_packet(stream, None, max_pixels)
         self.first = next((frame for frame in frames if not frame.is_corrupt), None)
+        if alone and self.first is None:
+            stream.codec_context.flush_buffers()
+            self._decode(stream, packet, max_pixels)
 
     def result(self, container, stream, cut_off: bool) -> Probe:
         """What was found.
@@ -234,9 +250,10 @@ class _Scan:
         times = np.array([0 if time is None else time for time in self.pts], np.int64)
         times.sort()
         untimed = self._untimed(container, stream, times)
-        starts = ()
+        starts, unneeded = (), np.empty(0, bool)
         if not untimed:
             starts = self._starts(times)
+            unneeded = (np.array(self.layers) == self.top_layer)[np.argsort(self.pts)]
         first, last = self.span
         span = float((last - min(first, last)) * stream.time_base)
         clock = Clock.of(container, stream)
@@ -247,6 +264,7 @@ class _Scan:
             clock=clock,
             shown_s=self._shown_s(clock, times),
             starts=starts,
+            unneeded=unneeded,
             untimed=untimed,
             special=self._special(shape, times),
             open_groups=self.open_groups,

@@ -1,5 +1,9 @@
-"""PyAV: reads every file, by the frames' times where they can be trusted, else in order."""
+"""PyAV: reads every file, by the frames' times where they can be trusted, else in order.
 
+By their times, frames that are not wanted are left out where no other refers to them.
+"""
+
+from bisect import bisect_left
 from collections.abc import Iterator
 from itertools import chain, dropwhile
 
@@ -48,13 +52,16 @@ def _decode_by_time(path: str, found: Probe, clip: ClipBuffer, threads: int) -> 
     first_numbers = [start.number for start in found.starts]
     if first_numbers[0]:
         raise _OtherFrames
+    left_out = found.unneeded.copy()
+    left_out[clip.missing] = False
+    numbers, unread = np.flatnonzero(~left_out).tolist(), {*found.times[left_out].tolist()}
     with open_stream(path, clip.max_pixels, threads) as (container, stream):
         frames, position = None, 0
         for wanted in clip.missing:
             start = int(np.searchsorted(first_numbers, wanted, side="right")) - 1
             # Where no start lies between, decoding on is shorter than to jump.
             if frames is None or first_numbers[start] > position:
-                frames = _frames_from(container, stream, found, start, clip)
+                frames = _frames_from(container, stream, found, start, clip, numbers, unread)
             for number, frame in frames:
                 position = number + 1
                 if clip.wants(number):
@@ -64,27 +71,41 @@ def _decode_by_time(path: str, found: Probe, clip: ClipBuffer, threads: int) -> 
 
 
 def _frames_from(
-    container, stream, found: Probe, number: int, clip: ClipBuffer
+    container,
+    stream,
+    found: Probe,
+    number: int,
+    clip: ClipBuffer,
+    numbers: list[int],
+    unread: set[int],
 ) -> Iterator[tuple[int, object]]:
-    """Frames with their numbers, from a start on; _OtherFrames where they are not as expected."""
+    """Frames with their numbers, from a start on; _OtherFrames where they are not as expected.
+
+    Args:
+        container, stream, found, clip: what is read.
+        number: of the start.
+        numbers: of the frames that are decoded, ascending.
+        unread: times of the packets that are not.
+    """
     import av
 
     try:
         start, packets = _go_to(container, stream, found, number)
-        expected = start.number
+        expected = iter(numbers[bisect_left(numbers, start.number) :])
         for packet in packets:
             clip.progress()
+            if packet.pts in unread:
+                continue
             for frame in decode_packet(stream, packet, clip.max_pixels):
                 if frame.pts is not None and frame.pts < start.pts:
                     continue  # it leans on what was not decoded
-                ended = expected >= found.num_shown
-                if ended or frame.pts != found.times[expected] or _is_odd(frame):
+                shown = next(expected, None)
+                if shown is None or frame.pts != found.times[shown] or _is_odd(frame):
                     raise _OtherFrames
-                yield expected, frame
-                expected += 1
+                yield shown, frame
     except av.FFmpegError as error:
         raise _OtherFrames from error
-    if expected < found.num_shown:
+    if next(expected, None) is not None:
         raise _OtherFrames
 
 

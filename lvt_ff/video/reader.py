@@ -83,7 +83,7 @@ def read_clip(
         indices: numbers of shown frames in presentation order, repeats allowed, or a function that
             chooses them for the total number of frames; it is called again where the file said
             another total than it has.
-        decoder: "auto" tries torchcodec, decord and PyAV in this order, leaving out what is not
+        decoder: "auto" tries torchcodec, PyAV and decord in this order, leaving out what is not
             installed or not made for the file, and reads pictures with Pillow; a name forces one.
         timeout_s: without progress, for each backend; of no effect where decoding is inline.
         max_pixels: of any frame that is decoded, whatever the file's header says.

@@ -250,7 +250,8 @@ def test_a_clip_has_memory_of_its_own():
     frames = np.ascontiguousarray(random_frames(2, 32, 32))  # as readers give them
     before = frames.copy()
     clip = augmented(frames, scale_jitter=(1.0, 1.0))  # neither resized nor cut
-    assert torch.equal(clip, as_clip(frames)) and clip.is_contiguous()
+    assert torch.equal(clip, as_clip(frames))
+    assert clip.is_contiguous(memory_format=torch.channels_last)
     clip.zero_()
     augmented(frames, scale_jitter=(1.0, 1.0), random_erasing=1.0)
     assert np.array_equal(frames, before)

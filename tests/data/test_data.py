@@ -150,6 +150,15 @@ def test_unreadable_evaluation_video_is_not_replaced(folder, tmp_path):
     assert batch["clip"].shape[0] == 1 and batch["index"] == [0, 1]
 
 
+def test_clips_of_a_batch_stay_in_their_order_of_memory():
+    frames = torch.arange(2 * 2 * 4 * 5 * 3).to(torch.uint8).reshape(2, 2, 4, 5, 3)
+    by_pixel = frames.movedim(-1, 2)
+    for clips, strides in ((by_pixel, by_pixel.stride()), (by_pixel.contiguous(), None)):
+        batch = collate([dict(clip=clip) for clip in clips])["clip"]
+        assert torch.equal(batch, by_pixel)
+        assert batch.stride() == (strides or clips.stride())
+
+
 def test_views_are_clips_by_crops_of_one_reading(folder):
     path = folder / "wave/0.mp4"
     options = dict(num_frames=4, sampling="dense", stride=1, num_clips=2)

@@ -1,5 +1,6 @@
 """Frames of odd videos: whoever asks, and however, a number gives the frame that is shown."""
 
+import dataclasses
 import os
 import warnings
 from pathlib import Path
@@ -25,9 +26,11 @@ from films import (
     Studio,
     colours_of,
     combing,
+    encode,
     is_grey,
     middles,
     number_of,
+    numbered,
     numbers_of,
     planes_of,
 )
@@ -444,3 +447,49 @@ def test_frames_are_found_by_their_times(studio, monkeypatch):
             pyav_decoder.decode(path, probe(path), clip, 1)
         found += 1
     assert found > 80
+
+
+# x264 and x265 with and without frames that others refer to, x265 also in temporal layers.
+DEPENDING = {
+    "h264": ("libx264", {"g": "30", "bf": "3"}),
+    "h264_pyramid": ("libx264", {"g": "60", "bf": "7", "x264-params": "b-pyramid=normal"}),
+    "h264_all": ("libx264", {"g": "30", "bf": "0"}),
+    "hevc": ("libx265", {"x265-params": "keyint=60:bframes=3:open-gop=0:log-level=none"}),
+    "hevc_layers": (
+        "libx265",
+        {"x265-params": "keyint=60:bframes=3:open-gop=0:temporal-layers=3:log-level=none"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DEPENDING)
+def test_frames_that_nobody_needs_are_left_out(tmp_path, monkeypatch, name):
+    path = str(tmp_path / "film.mp4")
+    encode(path, numbered(range(60)), *DEPENDING[name])
+    found = probe(path)
+    fed = []
+    decode_packet = pyav_decoder.decode_packet
+
+    def noting(stream, packet, max_pixels):
+        fed.append(packet.pts)
+        return decode_packet(stream, packet, max_pixels)
+
+    def read(order, found):
+        fed.clear()
+        clip = ClipBuffer(lambda total: order)
+        pyav_decoder.decode(path, found, clip, 1)
+        return clip.frames, len(fed)
+
+    monkeypatch.setattr(pyav_decoder, "decode_packet", noting)
+    every = read(range(60), found)[0]
+    cautious = dataclasses.replace(found, unneeded=np.zeros_like(found.unneeded))
+    rng = np.random.default_rng(0)
+    counts = np.zeros(2, int)
+    for _ in range(20):
+        order = rng.integers(60, size=6).tolist()
+        for place, what in enumerate((found, cautious)):
+            frames, count = read(order, what)
+            assert np.array_equal(frames, every[order])
+            counts[place] += count
+    assert found.unneeded.any() == (name != "h264_all")
+    assert counts[0] == counts[1] if name == "h264_all" else counts[0] < 0.9 * counts[1]

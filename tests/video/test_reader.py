@@ -182,7 +182,7 @@ def test_sound_that_begins_late_changes_nothing(tmp_path, backend):
 
 
 def test_unknown_decoder_lists_the_known():
-    with pytest.raises(ValueError, match="auto.*torchcodec.*decord.*pyav.*got 'opencv'"):
+    with pytest.raises(ValueError, match="auto.*torchcodec.*pyav.*decord.*got 'opencv'"):
         read_clip("x.mp4", [0], decoder="opencv")
 
 
