@@ -32,6 +32,7 @@ __all__ = [
 # new, and for the CPU only): PIL's number, as transformers' files have it, and timm's name.
 INTERPOLATIONS = {0: "nearest", 2: "bilinear", 3: "bicubic"}
 _RESIZED_BYTES = 2**26  # of the frames that are resized at a time
+_CUT_AT_ONCE = 4  # frames that are resized and cut for training
 OFFERED_FILTERS = ", ".join(f"{number} ({name})" for number, name in INTERPOLATIONS.items())
 
 
@@ -195,8 +196,14 @@ class TrainTransform:
         """Resized by a factor between the two (0 to 1) of the scale, then cut out at a place."""
         low, high = self.augmentation.scale_jitter
         size = tuple(round(side * (low + (high - low) * factor)) for side in self.like.crop_size)
-        clip = resize_to_cover(clip, size, self.like.interpolation)
-        return crop_clip(clip, self.like.crop_size, place)
+        # Few frames at a time stay in the processor's cache until they are cut.
+        parts = [
+            crop_clip(
+                resize_to_cover(part, size, self.like.interpolation), self.like.crop_size, place
+            )
+            for part in clip.split(_CUT_AT_ONCE)
+        ]
+        return torch.cat(parts)
 
     def _cut(self, clip: Tensor, rng: np.random.Generator) -> Tensor:
         """A random share of the frame, resized."""

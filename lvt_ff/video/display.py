@@ -79,7 +79,9 @@ class Painter:
     def __call__(self, frame) -> np.ndarray:
         """The picture (H, W, 3) uint8 of an `av.VideoFrame`."""
         width, height, how, _ = self._shape
-        return orient(self._reformatter.reformat(frame, width, height, "rgb24").to_ndarray(), how)
+        # Waking other threads takes longer than most frames do.
+        picture = self._reformatter.reformat(frame, width, height, "rgb24", threads=1)
+        return orient(picture.to_ndarray(), how)
 
 
 class Deinterlacer:

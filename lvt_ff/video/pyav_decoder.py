@@ -3,7 +3,7 @@
 By their times, frames that are not wanted are left out where no other refers to them.
 """
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from itertools import chain, dropwhile
 
@@ -58,7 +58,7 @@ def _decode_by_time(path: str, found: Probe, clip: ClipBuffer, threads: int) -> 
     with open_stream(path, clip.max_pixels, threads) as (container, stream):
         frames, position = None, 0
         for wanted in clip.missing:
-            start = int(np.searchsorted(first_numbers, wanted, side="right")) - 1
+            start = bisect_right(first_numbers, wanted) - 1
             # Where no start lies between, decoding on is shorter than to jump.
             if frames is None or first_numbers[start] > position:
                 frames = _frames_from(container, stream, found, start, clip, numbers, unread)
