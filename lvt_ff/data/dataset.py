@@ -56,7 +56,8 @@ class TrainDataset(Dataset):
 
     Args:
         videos: what to draw from.
-        transform: frames and generator to clip; with `hflip_swap`, labels follow its flips.
+        transform: frames and generator to clip; with `hflip_swap`, labels follow its flips. Frames
+            that are much larger than it needs are made smaller while they are decoded.
         num_frames, sampling, stride: see `sample_indices`.
         seed: of all draws.
         decoder, timeout_s, max_pixels, on_damage: see `read_clip`.
@@ -121,6 +122,7 @@ class TrainDataset(Dataset):
                     self.videos.source(index),
                     choose,
                     span=self.videos.span(index),
+                    needed=self.transform.needed,
                     **self.read_options,
                 )
             except VideoReadError as error:

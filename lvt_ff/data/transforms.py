@@ -3,6 +3,7 @@
 Every draw is made once for all frames of a clip, from the generator that the caller passes.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -162,6 +163,18 @@ class TrainTransform:
         self.augmentation = augmentation or Augmentation()
         name = self.augmentation.auto_augment
         self._policy = None if name == "none" else ClipPolicy(name, like.mean, like.interpolation)
+
+    @property
+    def needed(self) -> tuple[int, int]:
+        """Pixels (height, width) of frames of which no cut has to be enlarged."""
+        options = self.augmentation
+        factor = options.scale_jitter[1]
+        if options.crop_scale:
+            low, high = options.crop_ratio
+            share = max(options.crop_scale[0], 1e-6)
+            factor = math.sqrt(max(high, 1 / low) / share)
+        height, width = (math.ceil(factor * side) for side in self.like.crop_size)
+        return height, width
 
     def __call__(
         self, frames: np.ndarray, rng: np.random.Generator, may_flip: bool = True

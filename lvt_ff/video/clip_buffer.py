@@ -58,6 +58,7 @@ class ClipBuffer:
         progress: called whenever a packet or a frame is done.
         span: only frames that are shown from its start on and before its end are there for
             `choose`, which counts from the first of them.
+        needed: pixels (height, width) that a frame must still cover where it is made smaller.
     """
 
     def __init__(
@@ -67,9 +68,10 @@ class ClipBuffer:
         allocate: Callable[[tuple[int, ...]], np.ndarray] = new_frames,
         progress: Callable[[], None] = lambda: None,
         span: Span = (None, None),
+        needed: tuple[int, int] | None = None,
     ):
         self._choose, self._allocate, self.progress = choose, allocate, progress
-        self.max_pixels, self.span = max_pixels, span
+        self.max_pixels, self.span, self.needed = max_pixels, span, needed
         self.total = 0
         self.seconds: tuple[float, float] | None = None  # of the first and the last wanted frame
         self.frames: np.ndarray | None = None

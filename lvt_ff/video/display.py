@@ -67,21 +67,45 @@ class Shape(NamedTuple):
         """Whether no turn alone makes it upright."""
         return sum(self.orientation) % 2 == 1
 
+    def smaller_by(self, needed: tuple[int, int] | None) -> int:
+        """By which whole number sides may be divided and still cover what is needed.
+
+        Args:
+            needed: pixels (height, width) of the picture as it is shown; None for all.
+        """
+        if needed is None:
+            return 1
+        height, width = needed[::-1] if self.orientation[0] else needed
+        return max(min(self.height // height, self.width // width), 1)
+
 
 class Painter:
-    """Makes RGB pictures of frames, all of one shape; not for several threads."""
+    """Makes RGB pictures of frames, all of one shape; not for several threads.
 
-    def __init__(self, shape: Shape):
+    Args:
+        shape: of the frames.
+        needed: see `Shape.smaller_by`.
+    """
+
+    def __init__(self, shape: Shape, needed: tuple[int, int] | None = None):
         from av.video.reformatter import VideoReformatter
 
-        self._shape, self._reformatter = shape, VideoReformatter()
+        divisor = shape.smaller_by(needed)
+        self._size = shape.width // divisor, shape.height // divisor
+        # Each pixel is then the mean of those that it stands for.
+        self._filter = "AREA" if divisor > 1 else None
+        self._orientation, self._reformatter = shape.orientation, VideoReformatter()
 
     def __call__(self, frame) -> np.ndarray:
         """The picture (H, W, 3) uint8 of an `av.VideoFrame`."""
-        width, height, how, _ = self._shape
-        # Waking other threads takes longer than most frames do.
-        picture = self._reformatter.reformat(frame, width, height, "rgb24", threads=1)
-        return orient(picture.to_ndarray(), how)
+        picture = self._reformatter.reformat(
+            frame,
+            *self._size,
+            "rgb24",
+            interpolation=self._filter,
+            threads=1,  # waking others takes longer than most frames do
+        )
+        return orient(picture.to_ndarray(), self._orientation)
 
 
 class Deinterlacer:

@@ -48,7 +48,7 @@ def decode(path: str, found: Probe, clip: ClipBuffer, threads: int) -> str:
 
 def _decode_by_time(path: str, found: Probe, clip: ClipBuffer, threads: int) -> None:
     clip.choose(found.num_shown, found.shown_s)
-    paint = Painter(found.shape)
+    paint = Painter(found.shape, clip.needed)
     first_numbers = [start.number for start in found.starts]
     if first_numbers[0]:
         raise _OtherFrames
@@ -148,7 +148,7 @@ class _Reading:
     """One way through a file, in which every frame is decoded and counted."""
 
     def __init__(self, found: Probe, clip: ClipBuffer):
-        self._clip, self._paint = clip, Painter(found.shape)
+        self._clip, self._paint = clip, Painter(found.shape, clip.needed)
         self._deinterlace = Deinterlacer()
         self.count = self.num_lost = self.num_doubtful = 0
         self._times: list[tuple[int | None, int | None]] = []

@@ -66,6 +66,15 @@ class ReadClip(NamedTuple):
     seconds: tuple[float, float] | None = None
 
 
+class _Wanted(NamedTuple):
+    """What is read of a file; see `read_frames`."""
+
+    choose: Choose
+    max_pixels: int
+    span: Span
+    needed: tuple[int, int] | None
+
+
 def read_clip(
     video: VideoSource,
     indices: Sequence[int] | Choose,
@@ -123,14 +132,21 @@ def read_frames(
     max_pixels: int = MAX_PIXELS,
     on_damage: OnDamage = "skip",
     span: Span | None = None,
+    needed: tuple[int, int] | None = None,
 ) -> ReadClip:
-    """`read_clip` with what it found besides, and without its warning."""
+    """`read_clip` with what it found besides, and without its warning.
+
+    Args:
+        needed: pixels (height, width) that are needed: frames with at least twice as many on both
+            sides are made smaller by a whole number while they are decoded, where PyAV does it.
+    """
     check_choice("decoder", decoder, DECODER_CHOICES)
     check_choice("on_damage", on_damage, get_args(OnDamage))
     choose = _never_nothing(indices if callable(indices) else lambda total: indices)
     names = list(DECODERS) if decoder == "auto" else [decoder]
     with local_video(video) as path:
-        clip = _read_file(path, names, choose, timeout_s, max_pixels, _checked(span))
+        wanted = _Wanted(choose, max_pixels, _checked(span), needed)
+        clip = _read_file(path, names, wanted, timeout_s)
         if clip.damage and on_damage == "raise":
             raise VideoReadError(
                 f"Cannot read the whole video {path!r}: {clip.damage}; on_damage skip reads the "
@@ -155,19 +171,12 @@ def _never_nothing(choose: Choose) -> Choose:
     return checked
 
 
-def _read_file(
-    path: str,
-    names: Sequence[str],
-    choose: Choose,
-    timeout_s: float,
-    max_pixels: int,
-    span: Span,
-) -> ReadClip:
+def _read_file(path: str, names: Sequence[str], wanted: _Wanted, timeout_s: float) -> ReadClip:
     problem = problem_of_file(path)
     if problem:
         raise VideoReadError(f"Cannot read video {path!r}: {problem}.")
     try:
-        return _read(names, path, choose, timeout_s, max_pixels, span)
+        return _read(names, path, wanted, timeout_s)
     except FrameSizeError as error:
         raise FrameSizeError(f"Cannot read video {path!r}: {error}") from error
     except SpanError as error:
@@ -207,14 +216,7 @@ def _nothing(total: int) -> Sequence[int]:
     return []
 
 
-def _read(
-    names: Sequence[str],
-    path: str,
-    choose: Choose,
-    timeout_s: float,
-    max_pixels: int,
-    span: Span,
-) -> ReadClip:
+def _read(names: Sequence[str], path: str, wanted: _Wanted, timeout_s: float) -> ReadClip:
     """Read with the first backend that can; Refused tells what each of them said."""
     attempts = [_absent[name] for name in names if name in _absent]
     left = [name for name in names if name not in _absent]
@@ -222,7 +224,7 @@ def _read(
     try:
         if not left:
             raise Refused
-        return how(left, path, choose, max_pixels, span, attempts)
+        return how(left, path, wanted, attempts)
     except Refused as error:
         said = sorted(attempts, key=lambda attempt: names.index(attempt.name))
         told = [f"{attempt.name}: {attempt.reason}" for attempt in said]
@@ -232,20 +234,17 @@ def _read(
 
 
 def _read_inline(
-    names: Sequence[str],
-    path: str,
-    choose: Choose,
-    max_pixels: int,
-    span: Span,
-    attempts: list[Attempt],
+    names: Sequence[str], path: str, wanted: _Wanted, attempts: list[Attempt]
 ) -> ReadClip:
     def choose_noting_errors(total: int) -> Sequence[int]:
         try:
-            return choose(total)
+            return wanted.choose(total)
         except Exception as error:
             raise CallersError from error
 
-    clip = ClipBuffer(choose_noting_errors, max_pixels, span=span)
+    clip = ClipBuffer(
+        choose_noting_errors, wanted.max_pixels, span=wanted.span, needed=wanted.needed
+    )
     try:
         decoder, damage = decode(
             names, path, clip, _threads(), trying=lambda name: None, failed=attempts.append
@@ -258,17 +257,16 @@ def _read_inline(
 def _read_isolated(
     names: Sequence[str],
     path: str,
-    choose: Choose,
-    max_pixels: int,
-    span: Span,
+    wanted: _Wanted,
     attempts: list[Attempt],
     timeout_s: float,
 ) -> ReadClip:
     message = dict(
         do="read",
         path=os.path.abspath(path),
-        max_pixels=max_pixels,
-        span=span,
+        max_pixels=wanted.max_pixels,
+        span=wanted.span,
+        needed=wanted.needed,
         threads=_threads(),
     )
     while True:
@@ -281,7 +279,7 @@ def _read_isolated(
                 attempts.append(Attempt(*told["failed"]))
 
         try:
-            answer = pool.request(dict(message, decoders=names), choose, timeout_s, note)
+            answer = pool.request(dict(message, decoders=names), wanted.choose, timeout_s, note)
             seconds = answer["seconds"] and tuple(answer["seconds"])
             return ReadClip(*(answer[key] for key in ReadClip._fields[:-1]), seconds)
         except Died as error:

@@ -99,8 +99,14 @@ def _read(caller: _Caller, request: dict) -> None:
         limit_memory(before, math.prod(shape))
         return caller.frames.allocate(shape)
 
-    span = tuple(request["span"])
-    clip = ClipBuffer(caller.choose, request["max_pixels"], allocate, caller.progress, span)
+    clip = ClipBuffer(
+        caller.choose,
+        request["max_pixels"],
+        allocate,
+        caller.progress,
+        tuple(request["span"]),
+        request["needed"] and tuple(request["needed"]),
+    )
     decoder, damage = decode(
         request["decoders"],
         request["path"],

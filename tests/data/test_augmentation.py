@@ -313,3 +313,14 @@ def test_mixing_needs_two_clips():
 def test_cuts_are_never_empty():
     cut = draw_cut((8, 8), (0.0, 0.0), (1.0, 1.0), 1.0, np.random.default_rng(0))
     assert cut[2:] == (1, 1) and math.prod(cut[2:]) == 1
+
+
+@pytest.mark.parametrize("share", [0.3, 1e-4])
+def test_no_cut_of_the_frames_that_are_needed_is_enlarged(share):
+    wide = EvalTransform((32, 64), (36, 72), MEAN, STD, "bilinear")
+    options = Augmentation(crop_scale=(share, 1.0))
+    needed, rng = TrainTransform(wide, options).needed, np.random.default_rng(0)
+    cuts = [draw_cut(needed, (share, share), options.crop_ratio, 2.0, rng) for _ in range(200)]
+    least = np.min([cut[2:] for cut in cuts], axis=0)
+    assert (least >= [31, 63]).all() and (least <= [36, 72]).all()
+    assert TrainTransform(wide, Augmentation(scale_jitter=(1.1, 1.5))).needed == (48, 96)

@@ -105,7 +105,7 @@ ENDS = {
     "save": (checkpoint, "save_file", kill_before, 3 * NUM_STEPS),
     "saved": (loop, "save_checkpoint", kill_after, NUM_STEPS),
     "evaluation": (loop.TrainingLoop, "_evaluated", kill_after, 2),
-    "best": (loop.KeptWeights, "save", kill_after, 2),
+    "best": (loop.KeptWeights, "save", kill_after, 1),  # the second need not be better
     "state": (loop, "update_state", kill_before, 2),
     "disk": (checkpoint, "save_file", disk_full, 3 * NUM_STEPS),
     "signal": (loop.TrainingLoop, "_step", terminate, NUM_STEPS),

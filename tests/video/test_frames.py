@@ -39,7 +39,9 @@ from lvt_ff import data
 from lvt_ff.data import VideoReadError, header, read_clip
 from lvt_ff.video import pyav_decoder
 from lvt_ff.video.clip_buffer import ClipBuffer
+from lvt_ff.video.display import Shape
 from lvt_ff.video.probe import probe
+from lvt_ff.video.reader import read_frames
 
 BACKENDS = ("auto", "torchcodec", "decord", "pyav")
 ALWAYS_RIGHT = ("auto", "pyav")
@@ -493,3 +495,26 @@ def test_frames_that_nobody_needs_are_left_out(tmp_path, monkeypatch, name):
             counts[place] += count
     assert found.unneeded.any() == (name != "h264_all")
     assert counts[0] == counts[1] if name == "h264_all" else counts[0] < 0.9 * counts[1]
+
+
+@pytest.mark.parametrize(
+    "needed, divisor", [(None, 1), ((200, 200), 1), ((128, 192), 2), ((60, 60), 4), ((16, 24), 16)]
+)
+def test_large_frames_are_made_smaller_by_a_whole_number(tmp_path, monkeypatch, needed, divisor):
+    path = tmp_path / "film.mp4"
+    encode(path, numbered(range(12), 256, 384))
+    for way in ("inline", "processes"):
+        monkeypatch.setenv("LVT_FF_DECODE", way)
+        frames = read_frames(path, [3, 9], "pyav", needed=needed).frames
+        assert frames.shape == (2, 256 // divisor, 384 // divisor, 3)
+    whole = read_clip(path, [3, 9], "pyav")
+    shape = (2, 256 // divisor, divisor, 384 // divisor, divisor, 3)
+    means = whole.reshape(shape).mean((2, 4))
+    assert abs(means - frames).max() <= 4  # as light and colour are averaged apart
+
+
+def test_what_is_needed_is_counted_as_frames_are_shown():
+    lying, standing = (Shape(400, 200, (turned, False, False), True) for turned in (False, True))
+    assert lying.smaller_by((100, 200)) == 2 and lying.smaller_by((200, 100)) == 1
+    assert standing.smaller_by((200, 100)) == 2 and standing.smaller_by((100, 200)) == 1
+    assert lying.smaller_by((300, 10)) == lying.smaller_by(None) == 1
