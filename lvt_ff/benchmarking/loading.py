@@ -56,8 +56,9 @@ class _BareClips(Dataset):
 class _ReadClips(Dataset):
     """The same frames by our reader, which stay where they are."""
 
-    def __init__(self, videos: VideoList, indices: list[list[int]], options: dict[str, Any]):
-        self._videos, self._indices, self._options = videos, indices, options
+    def __init__(self, dataset: TrainDataset, indices: list[list[int]]):
+        self._videos, self._indices = dataset.videos, indices
+        self._options = dict(dataset.read_options, needed=dataset.transform.needed)
 
     def __len__(self) -> int:
         return len(self._videos)
@@ -152,7 +153,7 @@ def measure_loading(
             Lane("decoder", _BareClips(tasks), [[row] for row in rows], len),
             Lane(
                 "reader",
-                _ReadClips(videos, indices, dataset.read_options),
+                _ReadClips(dataset, indices),
                 [[row] for row in rows],
                 len,
             ),

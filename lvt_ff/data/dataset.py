@@ -57,7 +57,7 @@ class TrainDataset(Dataset):
     Args:
         videos: what to draw from.
         transform: frames and generator to clip; with `hflip_swap`, labels follow its flips. Frames
-            that are much larger than it needs are made smaller while they are decoded.
+            that are much larger than it needs are made smaller while PyAV decodes them.
         num_frames, sampling, stride: see `sample_indices`.
         seed: of all draws.
         decoder, timeout_s, max_pixels, on_damage: see `read_clip`.

@@ -253,7 +253,7 @@ class _Scan:
         starts, unneeded = (), np.empty(0, bool)
         if not untimed:
             starts = self._starts(times)
-            unneeded = (np.array(self.layers) == self.top_layer)[np.argsort(self.pts)]
+            unneeded = self._unneeded(times)
         first, last = self.span
         span = float((last - min(first, last)) * stream.time_base)
         clock = Clock.of(container, stream)
@@ -273,6 +273,16 @@ class _Scan:
             shape=shape,
             seconds=max((container.duration or 0) / av.time_base, span),
         )
+
+    def _unneeded(self, times: np.ndarray) -> np.ndarray:
+        """Frames that no other refers to, by their times; none where these do not prove it.
+
+        A packet that is not shown may have the time of one that is; and a frame at a wrong time is
+        noticed only as it is decoded.
+        """
+        if self.hidden or _has_gaps(times):
+            return np.zeros(len(times), bool)
+        return (np.array(self.layers) == self.top_layer)[np.argsort(self.pts)]
 
     def _shown_s(self, clock: Clock, times: np.ndarray) -> np.ndarray:
         """When frames are shown; there may be several in a packet, which only decoding tells."""

@@ -184,6 +184,19 @@ def cut(start: int, end: int, shown_from: int, packets: list[av.Packet]) -> list
     return shifted(kept, -shown_from)
 
 
+def move_frame(packets: list[av.Packet]) -> list[av.Packet]:
+    """A B-frame to which no other refers is said to be shown three and a half frames later."""
+    slices = (1, 5)
+    for packet in packets[20:]:
+        data, place = bytes(packet), 0
+        while data[place + 4] & 31 not in slices:
+            place += 4 + int.from_bytes(data[place : place + 4], "big")
+        if not data[place + 4] & 0x60:
+            packet.pts += round(3.5 / (25 * packet.time_base))
+            return packets
+    raise AssertionError("x264 refers to all frames")
+
+
 def trim(key: int, shown_from: int, packets: list[av.Packet]) -> list[av.Packet]:
     """As `cut`, with what leans on packets before the key frame still behind it."""
     return shifted(from_key(key, packets), -shown_from)
@@ -456,6 +469,7 @@ def concatenated(*sources: str):
 
 
 X264 = {"preset": "veryfast", "g": "20", "bf": "3", "sc_threshold": "0"}
+PYRAMID = {"g": "30", "x264-params": "bframes=3:b-pyramid=normal:keyint=30:scenecut=0"}
 X265 = "log-level=none:keyint=20:min-keyint=20:scenecut=0:bframes=3"
 VP8 = {"deadline": "realtime", "cpu-used": "8", "g": "20", "auto-alt-ref": "0", "b": "400k"}
 VP9 = {"deadline": "realtime", "cpu-used": "8", "g": "20", "lag-in-frames": "0"}
@@ -1114,7 +1128,12 @@ BASES = {"large.ts": Film(shaped("libx264", X264, 1, (128, 192)), size=(128, 192
     for codec, containers, _ in DAMAGED_CASES
     for container in containers
 }
-FILMS = NUMBERED | DAMAGED | SCRATCHED | BROKEN_OFF | COLOURED | LONG | BASES
+LEFT_OUT = {
+    "h264_pyramid.mp4": Film(coded("libx264", PYRAMID)),
+    "joined_edits.mp4": Film(patched("h264_pyramid.mp4", set_edits, [(0, 40), (40, 20)])),
+    "moved_frame.mkv": Film(changed("h264_pyramid.mp4", move_frame)),
+}
+FILMS = LEFT_OUT | NUMBERED | DAMAGED | SCRATCHED | BROKEN_OFF | COLOURED | LONG | BASES
 
 
 def numbers_of(film: Film, frames: Iterable[np.ndarray]) -> list[int]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import struct
 import warnings
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from films import (
     FILMS,
     HIDING,
     INTERLACED,
+    LEFT_OUT,
     LONG,
     NUM_FRAMES,
     NUMBERED,
@@ -40,7 +42,8 @@ from lvt_ff.data import VideoReadError, header, read_clip
 from lvt_ff.video import pyav_decoder
 from lvt_ff.video.clip_buffer import ClipBuffer
 from lvt_ff.video.display import Shape
-from lvt_ff.video.probe import probe
+from lvt_ff.video.packets import PacketReader
+from lvt_ff.video.probe import _Scan, probe
 from lvt_ff.video.reader import read_frames
 
 BACKENDS = ("auto", "torchcodec", "decord", "pyav")
@@ -440,7 +443,7 @@ def test_frames_are_found_by_their_times(studio, monkeypatch):
     found = 0
     for name, film in FILMS.items():
         path = str(studio(name))
-        other = {*NOT_BY_TIME, *DAMAGED, *SCRATCHED, *BROKEN_OFF, *COLOURED}
+        other = {*NOT_BY_TIME, *LEFT_OUT, *DAMAGED, *SCRATCHED, *BROKEN_OFF, *COLOURED}
         if name in other or probe(path).untimed:
             continue
         for numbers in ([-1], [0], [-1, 50, 20, 0], range(len(film.numbers))):
@@ -495,6 +498,34 @@ def test_frames_that_nobody_needs_are_left_out(tmp_path, monkeypatch, name):
             counts[place] += count
     assert found.unneeded.any() == (name != "h264_all")
     assert counts[0] == counts[1] if name == "h264_all" else counts[0] < 0.9 * counts[1]
+
+
+@pytest.mark.parametrize("name", LEFT_OUT)
+def test_single_frames_are_those_of_the_whole(studio, name):
+    path = studio(name)
+    whole = read_clip(path, range(NUM_FRAMES), "pyav")
+    for number in range(NUM_FRAMES):
+        assert np.array_equal(read_clip(path, [number], "pyav")[0], whole[number]), number
+
+
+def test_layers_of_hevc_tell_what_others_refer_to():
+    reader = PacketReader("hevc", bytes([1, *[0] * 20, 3, *[0] * 4]))
+
+    def facts(kind, layer):
+        return reader(av.Packet(struct.pack(">IBBB", 3, kind << 1, layer, 128)))
+
+    assert facts(kind=0, layer=1)[-3:-1] == (False, 1)
+    assert facts(kind=2, layer=3)[-3:-1] == (False, 3)
+    assert facts(kind=1, layer=2).reference and facts(kind=19, layer=1).reference
+
+
+def test_only_frames_of_the_highest_layer_are_not_needed():
+    scan = _Scan()
+    scan.pts, scan.layers, scan.top_layer = [0, 20, 10, 30], [-1, 3, 2, 3], 3
+    assert scan._unneeded(np.array([0, 10, 20, 30])).tolist() == [False, False, True, True]
+    assert not scan._unneeded(np.array([0, 10, 20, 90])).any()
+    scan.hidden = True
+    assert not scan._unneeded(np.array([0, 10, 20, 30])).any()
 
 
 @pytest.mark.parametrize(
