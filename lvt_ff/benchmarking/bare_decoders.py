@@ -48,7 +48,8 @@ def _pillow(path: str, indices: Sequence[int]) -> np.ndarray:
     return np.stack([np.asarray(picture.convert("RGB")) for picture in pictures])
 
 
-# By the names that our own have: from a file and frame numbers to frames (T, H, W, 3) uint8.
+# By the names that our own have: from a file and frame numbers to frames (T, H, W, 3) uint8. Those
+# that scripts read with come first.
 BARE_DECODERS: dict[str, Callable[[str, Sequence[int]], np.ndarray]] = {
     "torchcodec": _torchcodec,
     "decord": _decord,

@@ -53,8 +53,8 @@ def benchmark_data(
     Three ways to read the same clips take turns, with as many processes: a bare decoder, as in a
     script; our reader, with its checks and in processes of its own; and all of training's loader,
     with random crops, in batches. The bare one is torchcodec or decord where they read a file
-    rightly, else PyAV, or the backend that --decoder names. The reader
-    remembers what it found out about 64 videos in each process: with fewer it looks too fast.
+    rightly, else PyAV, or the backend that --decoder names. The reader remembers what it found out
+    about 64 videos in each process: with fewer it looks too fast.
 
     Args:
         data: Training data, in any form that --train_data takes.

@@ -80,8 +80,7 @@ def readable_videos(
     videos = videos.take(places.astype(int))
 
     named = options.get("decoder", "auto")
-    # Those that scripts read with come first, where they are there and right.
-    names = ("torchcodec", "decord", "auto") if named == "auto" else (named,)
+    names = list(BARE_DECODERS) if named == "auto" else [named]
 
     def look(row: int) -> tuple[int, str] | None:
         for name in names:

@@ -52,12 +52,12 @@ def _decode_by_time(path: str, found: Probe, clip: ClipBuffer, threads: int) -> 
     first_numbers = [start.number for start in found.starts]
     if first_numbers[0]:
         raise _OtherFrames
-    left_out = found.unneeded.copy()
-    left_out[clip.missing] = False
+    missing, left_out = clip.missing, found.unneeded.copy()
+    left_out[missing] = False
     numbers, unread = np.flatnonzero(~left_out).tolist(), {*found.times[left_out].tolist()}
     with open_stream(path, clip.max_pixels, threads) as (container, stream):
         frames, position = None, 0
-        for wanted in clip.missing:
+        for wanted in missing:
             start = bisect_right(first_numbers, wanted) - 1
             # Where no start lies between, decoding on is shorter than to jump.
             if frames is None or first_numbers[start] > position:
