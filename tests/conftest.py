@@ -59,10 +59,15 @@ def hub():
 
 
 @pytest.fixture
-def without_decord(monkeypatch):
+def inline(monkeypatch):
+    """Videos are decoded in this process."""
+    monkeypatch.setenv("LVT_FF_DECODE", "inline")
+
+
+@pytest.fixture
+def without_decord(inline, monkeypatch):
     """As if decord were not installed."""
     monkeypatch.setitem(sys.modules, "decord", None)
-    monkeypatch.setenv("LVT_FF_DECODE", "inline")
     absent = dict(reader._absent)
     yield
     reader._absent.clear()

@@ -9,15 +9,12 @@ from conftest import random_frames
 from lvt_ff.benchmarking.bare_decoders import BARE_DECODERS
 from lvt_ff.benchmarking.loading import readable_videos
 from lvt_ff.cli import main
-from lvt_ff.data import load_video_list, read_clip
+from lvt_ff.data import VideoReadError, load_video_list, read_clip
 from lvt_ff.data.prepare_data import prepare_data
 from lvt_ff.data.synthetic import write_video
 from lvt_ff.utils.errors import Failure
 
-
-@pytest.fixture(autouse=True)
-def decode_here(monkeypatch):
-    monkeypatch.setenv("LVT_FF_DECODE", "inline")
+pytestmark = pytest.mark.usefixtures("inline")
 
 
 @pytest.fixture
@@ -28,6 +25,14 @@ def videos(tmp_path):
         write_video(file, random_frames(10, 48, 64, seed=index))
     (tmp_path / "videos/a/broken.mp4").write_bytes(b"no video")
     return tmp_path / "videos"
+
+
+def can_read(decoder, path):
+    try:
+        read_clip(path, [0], decoder=decoder)
+    except VideoReadError:
+        return False
+    return True
 
 
 @pytest.mark.parametrize("kind", ["files", "shards"])
@@ -59,6 +64,9 @@ def test_videos_are_taken_evenly_and_only_those_that_can_be_read(videos):
     some, facts = readable_videos(listed, 3, 1, {})
     assert list(some.paths) == [listed.paths[0], listed.paths[6]]  # the third is broken
     assert [total for total, _ in facts] == [10, 10]
+    there = [name for name in BARE_DECODERS if can_read(name, some.paths[0])]
+    assert [decoder for _, decoder in facts] == 2 * there[:1]
+    assert readable_videos(listed, 3, 1, dict(decoder="pyav"))[1] == 2 * [(10, "pyav")]
     broken = listed.take(np.array([3]))
     with pytest.raises(Failure, match="None of 1 videos"):
         readable_videos(broken, 5, 1, {})

@@ -16,10 +16,7 @@ from lvt_ff.data.published import PUBLISHED, recognised_set
 from lvt_ff.data.synthetic import write_video
 from lvt_ff.utils.errors import Failure
 
-
-@pytest.fixture(autouse=True)
-def decode_here(monkeypatch):
-    monkeypatch.setenv("LVT_FF_DECODE", "inline")
+pytestmark = pytest.mark.usefixtures("inline")
 
 
 @pytest.fixture

@@ -150,6 +150,23 @@ def test_unreadable_evaluation_video_is_not_replaced(folder, tmp_path):
     assert batch["clip"].shape[0] == 1 and batch["index"] == [0, 1]
 
 
+def test_only_training_decodes_less_than_all_pixels(folder, monkeypatch):
+    sizes, video_frames = [], dataset.read_frames
+
+    def noting(*args, **options):
+        clip = video_frames(*args, **options)
+        sizes.append(clip.frames.shape[1:3])
+        return clip
+
+    monkeypatch.setattr(dataset, "read_frames", noting)
+    videos, like = load_video_list(folder), small_transform()  # of 96 × 64 pixels
+    for largest in (1.0, 1.1):
+        augmentation = Augmentation(scale_jitter=(1.0, largest))
+        TrainDataset(videos, TrainTransform(like, augmentation), seed=0, **CLIP)[0, 0]
+    EvalDataset(videos, like, num_clips=1, num_crops=1, **CLIP)[0]
+    assert sizes == [(32, 48), (64, 96), (64, 96)]
+
+
 def test_clips_of_a_batch_stay_in_their_order_of_memory():
     frames = torch.arange(2 * 2 * 4 * 5 * 3).to(torch.uint8).reshape(2, 2, 4, 5, 3)
     by_pixel = frames.movedim(-1, 2)

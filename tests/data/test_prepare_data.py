@@ -21,12 +21,9 @@ from lvt_ff.data.synthetic import write_video
 from lvt_ff.utils import atomic_io
 from lvt_ff.utils.errors import Failure, UsageError
 
+pytestmark = pytest.mark.usefixtures("inline")
+
 SMALL = 1.5e-5  # gigabytes: a few of the test's videos
-
-
-@pytest.fixture(autouse=True)
-def decode_here(monkeypatch):
-    monkeypatch.setenv("LVT_FF_DECODE", "inline")
 
 
 @pytest.fixture(scope="module")

@@ -23,12 +23,9 @@ from lvt_ff.data.shards.writer import new_shard
 from lvt_ff.data.texts import Texts
 from lvt_ff.utils.errors import Failure, VideoReadError
 
+pytestmark = pytest.mark.usefixtures("inline")
+
 KEPT = 10  # videos of the source that can be read
-
-
-@pytest.fixture(autouse=True)
-def decode_here(monkeypatch):
-    monkeypatch.setenv("LVT_FF_DECODE", "inline")
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,8 @@ from lvt_ff.training.evaluate import evaluate
 from lvt_ff.training.finetune import finetune
 from lvt_ff.utils.errors import UsageError
 
+pytestmark = pytest.mark.usefixtures("inline")
+
 FAST = dict(
     model="test_lvt_ff",
     model_args=dict(depth=1, num_frames=2, img_size=32, head_hidden=16),
@@ -27,11 +29,6 @@ FAST = dict(
 )
 CLASSES = ("Lifting something", "Moving something up", "Turning something over")
 NUMBERS = (2, 0, 0, 2)  # of four videos; the second class has none
-
-
-@pytest.fixture(autouse=True)
-def inline(monkeypatch):
-    monkeypatch.setenv("LVT_FF_DECODE", "inline")
 
 
 @pytest.fixture(scope="module")

@@ -29,14 +29,11 @@ from lvt_ff.training.partial_scores import PartialScores, ScoredPart
 from lvt_ff.training.scoring import NotFinite, central_view
 from lvt_ff.utils.errors import Failure, UsageError
 
+pytestmark = pytest.mark.usefixtures("inline")
+
 NAMES = ("push", "pull", "lift")
 CARD = "---\nlicense: mit\n---\n# model\n\n## Results\n\nNot measured.\n\n## Limits\n\nMany.\n"
 QUICK = dict(num_workers=0, cpu=True)
-
-
-@pytest.fixture(autouse=True)
-def inline(monkeypatch):
-    monkeypatch.setenv("LVT_FF_DECODE", "inline")
 
 
 @pytest.fixture(scope="module")

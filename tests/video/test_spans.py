@@ -13,18 +13,14 @@ from lvt_ff.video.decoders import DECODERS
 from lvt_ff.video.frame_times import Clock
 from lvt_ff.video.reader import read_frames
 
+pytestmark = pytest.mark.usefixtures("inline")  # processes have a test of their own
+
 FPS = 25
 
 
 @pytest.fixture(scope="module")
 def studio(tmp_path_factory):
     return Studio(tmp_path_factory.mktemp("films"))
-
-
-@pytest.fixture(autouse=True)
-def inline(monkeypatch):
-    """Decoders in processes of their own have a test of their own below."""
-    monkeypatch.setenv("LVT_FF_DECODE", "inline")
 
 
 def shown(path) -> list[Fraction]:
